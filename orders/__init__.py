@@ -1,0 +1,1 @@
+"""Orders: taken in, judged, sent exactly once, and followed to a definite end."""

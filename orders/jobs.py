@@ -1,0 +1,27 @@
+"""What the clock calls: brings orders to proof and up to date. Safe to run twice at once."""
+
+import logging
+from datetime import UTC, datetime
+
+from orders import resolver, sync
+from ordinis.accounts.models import BrokerAccount
+from ordinis.broker.errors import BrokerError
+
+log = logging.getLogger("ordinis.orders")
+
+
+def resolve() -> None:
+    """Looks up every order whose outcome is unknown."""
+    for order in resolver.due(datetime.now(UTC)):
+        resolver.resolve(order)
+
+
+def poll() -> None:
+    """Opens the book of a new account, and brings open orders up to date."""
+    for account in BrokerAccount.served():
+        try:
+            sync.ensure_open_book(account)
+            sync.poll(account)
+        except BrokerError as error:
+            # The next poll tries again; reconciliation reports how old the figures are.
+            log.warning("poll failed", extra={"account": account.name, "error": error.message})

@@ -1,0 +1,87 @@
+"""Finds out what became of orders whose answer was lost, or whose sender died.
+
+Proof is an order found under our client id, or three misses over at least 10 seconds. Only then
+is it sent again (same id, same body, so that the broker itself refuses a second one), or, past
+its age limit, given up as `failed`. Never decides on one miss: a look-up can lag behind.
+"""
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from django.conf import settings
+from django.db.models import F, Q
+
+from orders import lifecycle, statuses
+from orders.lifecycle import Origin, Source
+from orders.models import Order
+from orders.submission import report_mismatch, resend
+from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
+from ordinis.broker.port import OrderReport
+from ordinis.broker.registry import broker_for
+
+log = logging.getLogger("ordinis.orders")
+
+_MISSES = 3
+_OVER = timedelta(seconds=10)
+_BATCH = 100
+
+
+def due(now: datetime) -> list[Order]:
+    """Unresolved orders, and those whose sender must have died: it would have stored an
+    outcome within the broker's timeout."""
+    abandoned = now - timedelta(seconds=settings.BROKER_TIMEOUT + 5)
+    return list(
+        Order.objects.select_related("account", "strategy")
+        .filter(
+            Q(status=statuses.UNRESOLVED)
+            | Q(status=statuses.SUBMITTING, submitted_at__lt=abandoned)
+        )
+        .order_by("submitted_at")[:_BATCH]
+    )
+
+
+def resolve(order: Order) -> Order:
+    """One look-up of one order, and what follows from it."""
+    if order.status == statuses.SUBMITTING:
+        order = lifecycle.transition(
+            order.pk,
+            statuses.UNRESOLVED,
+            Origin(Source.SUBMIT, "resolver", "Its sender ended before the broker's answer."),
+        )
+    try:
+        report = broker_for(order.account.broker, order.account.mode).order_by_client_id(
+            order.client_order_id
+        )
+    except (BrokerUnavailable, BrokerRefused) as error:
+        log.warning("look-up failed", extra={"order": str(order.pk), "error": error.message})
+        return order
+    return _found(order, report) if report else _missed(order)
+
+
+def _found(order: Order, report: OrderReport) -> Order:
+    try:
+        return lifecycle.observe(
+            order.pk, report, Origin(Source.SUBMIT, "resolver", "Found by its client order id.")
+        )
+    except lifecycle.MismatchedReport as mismatch:
+        report_mismatch(order, mismatch)
+        return order
+
+
+def _missed(order: Order) -> Order:
+    now = datetime.now(UTC)
+    missing_since = order.first_missed_at or now
+    Order.objects.filter(pk=order.pk, status=statuses.UNRESOLVED).update(
+        lookups_missed=F("lookups_missed") + 1, first_missed_at=missing_since
+    )
+    if order.lookups_missed + 1 < _MISSES or now - missing_since < _OVER:
+        return order
+    if now - order.created_at < timedelta(seconds=settings.RESEND_MAX_AGE):
+        return resend(order.pk)
+    return lifecycle.transition(
+        order.pk,
+        statuses.FAILED,
+        Origin(
+            Source.SUBMIT, "resolver", "The broker knows nothing of it and it is too old to send."
+        ),
+    )

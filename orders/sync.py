@@ -1,0 +1,148 @@
+"""Reads orders from the broker and brings them to the door; takes over the book at the start.
+
+An absence is only concluded from a complete list, and then looked up order by order.
+"""
+
+import logging
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from django.db import transaction
+from django.db.models import Q
+
+from orders import lifecycle, statuses
+from orders.lifecycle import Origin, Source
+from orders.models import Order
+from ordinis.accounts.models import BrokerAccount
+from ordinis.broker.errors import BrokerUnavailable
+from ordinis.broker.port import OrderReport, PositionReport
+from ordinis.broker.registry import broker_for
+from positions import broker_view
+from positions.ledger import book, lock_position
+from positions.models import LedgerEntry
+from risk import figures
+
+log = logging.getLogger("ordinis.orders")
+
+
+def take_in(account: BrokerAccount, report: OrderReport, source: Source) -> Order | None:
+    """Brings a report to its order's door; None when the order is not one of ours."""
+    order = (
+        Order.objects.filter(account=account)
+        .filter(
+            Q(broker_order_id=report.broker_order_id) | Q(client_order_id=report.client_order_id)
+        )
+        .first()
+    )
+    if order is None:
+        return None
+    try:
+        return lifecycle.observe(order.pk, report, Origin(source, "broker"))
+    except lifecycle.MismatchedReport as mismatch:
+        log.error("mismatched report", extra={"order": str(order.pk), "error": str(mismatch)})
+        return order
+
+
+def poll(account: BrokerAccount, source: Source = Source.POLL) -> bool:
+    """Brings every open order up to date; whether the broker's list was complete.
+
+    Raises BrokerUnavailable or BrokerRefused when the list can't be read at all.
+    """
+    broker = broker_for(account.broker, account.mode)
+    # Ours first: an order sent after this is not missed for being absent from the list.
+    ours = {
+        order.client_order_id: order
+        for order in Order.objects.filter(account=account).exclude(
+            Q(status__in=sorted(statuses.CLOSED)) | Q(acknowledged_at=None)
+        )
+    }
+    theirs = broker.open_orders()
+    for report in theirs.items:
+        order = ours.pop(report.client_order_id, None)
+        if order is None or _tells_more(order, report):
+            take_in(account, report, source)
+    if not theirs.complete:
+        return False
+    complete = True
+    for order in ours.values():  # open here, not open there: each is asked for by its id
+        assert order.broker_order_id is not None, "it was acknowledged"
+        try:
+            found = broker.order(order.broker_order_id)
+        except BrokerUnavailable as error:
+            log.warning("order not read", extra={"order": str(order.pk), "error": error.message})
+            complete = False
+            continue
+        if found is None:
+            log.error("the broker no longer knows an open order", extra={"order": str(order.pk)})
+            complete = False
+            continue
+        take_in(account, found, source)
+    return complete
+
+
+def _tells_more(order: Order, report: OrderReport) -> bool:
+    return (report.status, report.filled_qty) != (order.status, order.filled_qty)
+
+
+def ensure_open_book(account: BrokerAccount) -> None:
+    """Takes over positions and account from the broker before the first order is accepted.
+
+    Does nothing when that was done before. Raises BrokerUnavailable or BrokerRefused.
+    """
+    if account.opened_at is not None:
+        return
+    for _ in range(5):
+        before = _fingerprint(account)
+        read = figures.ask(account)
+        if _fingerprint(account) == before:
+            break  # nothing moved while the positions were read
+    else:
+        raise BrokerUnavailable(
+            "The account keeps moving while its positions are read; try again in a moment."
+        )
+    with transaction.atomic():
+        locked = BrokerAccount.lock(account.pk)
+        if locked.opened_at is None:
+            for report in read.positions.values():
+                _book_opening(locked, report)
+            locked.opened_at = datetime.now(UTC)
+            locked.account_number = read.account.account_number
+            locked.save(update_fields=("opened_at", "account_number"))
+            log.info(
+                "book opened",
+                extra={
+                    "account": locked.name,
+                    "positions": len(read.positions),
+                    "equity": f"{read.account.equity:f}",
+                    "buying_power": f"{read.account.buying_power:f}",
+                },
+            )
+    broker_view.record(account, read.account, read.positions.values(), read.asked_at)
+    account.refresh_from_db()
+
+
+def _fingerprint(account: BrokerAccount) -> list[tuple[str, str, Decimal]]:
+    orders = broker_for(account.broker, account.mode).open_orders()
+    if not orders.complete:
+        raise BrokerUnavailable(f"The broker's orders could not all be read: {orders.reason}")
+    return sorted((o.broker_order_id, o.status, o.filled_qty) for o in orders.items)
+
+
+def _book_opening(account: BrokerAccount, report: PositionReport) -> None:
+    if not report.qty:
+        return
+    book(
+        lock_position(account.pk, report.symbol),
+        kind=LedgerEntry.Kind.OPENING,
+        cause=f"opening/{report.symbol}",
+        qty=report.qty,
+        price=report.average_price,
+        occurred_at=datetime.now(UTC),
+    )
+
+
+def refresh(account: BrokerAccount) -> figures.Figures:
+    """Asks the broker for account and positions and keeps them as its side of the book."""
+    read = figures.ask(account)
+    broker_view.record(account, read.account, read.positions.values(), read.asked_at)
+    return read

@@ -1,0 +1,1 @@
+"""Who trades where: broker accounts, strategies and their API tokens."""

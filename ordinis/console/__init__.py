@@ -1,0 +1,1 @@
+"""The console: the Django admin site in Ordinis' own templates and style."""

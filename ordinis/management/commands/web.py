@@ -1,0 +1,47 @@
+"""`manage.py web`: the API and the console, served by granian."""
+
+from argparse import ArgumentParser
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+from granian import Granian
+from granian.constants import Interfaces
+from granian.log import LogLevels
+
+from ordinis import heartbeat
+from ordinis.supervisor import is_free
+
+WORKERS, THREADS = 2, 16
+
+
+class Command(BaseCommand):
+    help = "Serves the API and the console."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+        parser.add_argument("--port", type=int, default=settings.PORT, help="default: PORT")
+
+    def handle(self, *, host: str, port: int, **_: object) -> None:
+        if not is_free(host, port):
+            raise CommandError(
+                f"Port {port} on {host} is taken by another program. Stop that, or choose another "
+                f"port: PORT={port + 10} python manage.py web"
+            )
+        call_command("collectstatic", interactive=False, verbosity=0)
+        # Workers are forked: they must not share a connection.
+        connections.close_all()
+        heartbeat.keep_beating("web")
+        Granian(
+            "ordinis.wsgi:application",
+            address=host,
+            port=port,
+            interface=Interfaces.WSGI,
+            workers=WORKERS,
+            blocking_threads=THREADS,
+            respawn_failed_workers=True,
+            # Requests under way may end; a long poll does not hold up the end.
+            workers_kill_timeout=2,
+            log_level=LogLevels.warning,
+        ).serve()

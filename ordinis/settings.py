@@ -1,0 +1,299 @@
+"""All settings in one typed file, read from the environment (names and defaults: the README).
+
+Never holds a secret: keys come from the environment and are read where they are used.
+"""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR_DIR = Path(os.environ.get("ORDINIS_VAR_DIR", BASE_DIR / "var"))
+
+
+def _flag(name: str, default: bool) -> bool:
+    value = os.environ.get(name, "").strip().lower()
+    if not value:
+        return default
+    if value in {"1", "yes", "true", "on"}:
+        return True
+    if value in {"0", "no", "false", "off"}:
+        return False
+    raise ImproperlyConfigured(f"{name} is {value!r}; write yes or no.")
+
+
+def _seconds(name: str, default: float) -> float:
+    text = os.environ.get(name, "").strip() or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 < value < 86_400:
+        raise ImproperlyConfigured(f"{name} is {text!r}; write a number of seconds above 0.")
+    return value
+
+
+def _list(name: str, default: str = "") -> list[str]:
+    return [item.strip() for item in os.environ.get(name, default).split(",") if item.strip()]
+
+
+# --- The broker ---------------------------------------------------------------------------
+
+ORDINIS_BROKER = os.environ.get("ORDINIS_BROKER", "simulator")
+if ORDINIS_BROKER not in {"simulator", "alpaca"}:
+    raise ImproperlyConfigured(
+        f"ORDINIS_BROKER is {ORDINIS_BROKER!r}; this version knows simulator and alpaca."
+    )
+ON_SIMULATOR = ORDINIS_BROKER == "simulator"
+PORT = int(os.environ.get("PORT", "8000"))
+# The simulator listens beside the web process unless it is told otherwise.
+SIMULATOR_PORT = int(os.environ.get("ORDINIS_SIMULATOR_PORT", str(PORT + 1)))
+
+ALPACA_PAPER_URL = "https://paper-api.alpaca.markets"
+ALPACA_LIVE_URL = "https://api.alpaca.markets"
+BROKER_URL = os.environ.get("APCA_API_BASE_URL", "").rstrip("/").removesuffix("/v2") or (
+    f"http://127.0.0.1:{SIMULATOR_PORT}" if ON_SIMULATOR else ALPACA_PAPER_URL
+)
+Mode = Literal["simulated", "paper", "live"]
+# Deny when in doubt: whatever is neither the simulator, nor Alpaca's paper host, nor this
+# very machine counts as live.
+_LOOPBACK = ("http://127.0.0.1:", "http://localhost:", "http://[::1]:")
+BROKER_MODE: Mode = (
+    "simulated"
+    if ON_SIMULATOR
+    else "paper"
+    if BROKER_URL == ALPACA_PAPER_URL or BROKER_URL.startswith(_LOOPBACK)
+    else "live"
+)
+if ON_SIMULATOR and not BROKER_URL.startswith(_LOOPBACK):
+    raise ImproperlyConfigured(
+        f"ORDINIS_BROKER is simulator, but APCA_API_BASE_URL is {BROKER_URL}. "
+        "Set ORDINIS_BROKER=alpaca to trade there, or leave APCA_API_BASE_URL out."
+    )
+if BROKER_MODE == "live" and not _flag("ORDINIS_LIVE_TRADING", default=False):
+    raise ImproperlyConfigured(
+        f"APCA_API_BASE_URL is {BROKER_URL}, where orders use real money. Set "
+        "ORDINIS_LIVE_TRADING=yes to trade live on purpose, or use "
+        f"{ALPACA_PAPER_URL} for paper trading."
+    )
+BROKER_TIMEOUT = _seconds("ORDINIS_BROKER_TIMEOUT", 10)  # seconds for one broker call
+POLL_SECONDS = _seconds("ORDINIS_POLL_SECONDS", 15)
+RECONCILE_SECONDS = _seconds("ORDINIS_RECONCILE_SECONDS", 30)
+
+# Broker figures older than this are asked for again before an order is judged (DESIGN, step 2).
+FIGURES_MAX_AGE = 1.0
+# How long before a snapshot was asked for an order must have been acknowledged for the snapshot
+# to be trusted to contain it.
+ACKNOWLEDGEMENT_MARGIN = 1.0
+# An order whose answer was lost is only sent again while it is younger than this.
+RESEND_MAX_AGE = 60.0
+# A difference between book and broker is looked at again after this long before it is a break.
+SECOND_LOOK_SECONDS = 10.0
+CORRECTION_EXPIRES_HOURS = 24
+
+# --- Django -------------------------------------------------------------------------------
+
+DEBUG = _flag("DEBUG", default=False)
+SECRET_KEY = os.environ.get("SECRET_KEY", "")
+if not SECRET_KEY:
+    if not ON_SIMULATOR:
+        raise ImproperlyConfigured(
+            "SECRET_KEY is not set. Outside the simulator Ordinis needs one of its own: "
+            "python -c 'import secrets; print(secrets.token_urlsafe(50))'"
+        )
+    # Development: made once for this folder, so that sessions survive a restart.
+    _key_file = VAR_DIR / "development-secret-key"
+    if not _key_file.exists():
+        VAR_DIR.mkdir(parents=True, exist_ok=True)
+        _temporary = VAR_DIR / f".development-secret-key.{os.getpid()}"
+        _temporary.touch(mode=0o600)
+        _temporary.write_text(secrets.token_urlsafe(50))
+        try:
+            os.link(_temporary, _key_file)  # the first process wins, whole or not at all
+        except FileExistsError:
+            pass
+        finally:
+            _temporary.unlink()
+    SECRET_KEY = _key_file.read_text()
+
+ALLOWED_HOSTS = _list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = _list("CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "ordinis",
+    "ordinis.accounts",
+    "ordinis.alerts",
+    "positions",
+    "risk",
+    "orders",
+    "reconciliation",
+    "ordinis.console",
+    "ordinis.console.apps.ConsoleAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "django_htmx",
+    "django_q",
+]
+
+MIDDLEWARE = [
+    "ordinis.logging.CorrelationMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "ordinis.urls"
+WSGI_APPLICATION = "ordinis.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Database: PostgreSQL, embedded unless DATABASE_URL names another -------------------------
+
+DATABASE_URL = os.environ.get("DATABASE_URL", "")
+_database: dict[str, Any] = (
+    dict(dj_database_url.parse(DATABASE_URL))
+    if DATABASE_URL
+    else {"ENGINE": "ordinis.database", "NAME": "ordinis", "USER": "postgres"}
+)
+if DATABASE_URL and _database.get("ENGINE") != "django.db.backends.postgresql":
+    raise ImproperlyConfigured(
+        "DATABASE_URL does not name a PostgreSQL database (postgres://…), the only kind "
+        "Ordinis runs on. Leave it out to use the embedded one."
+    )
+_database["CONN_MAX_AGE"] = 300
+_database["CONN_HEALTH_CHECKS"] = True
+_database.setdefault("OPTIONS", {}).update(
+    {
+        # No lock is held across the network, so a long wait is a fault: say so, do not hang.
+        "options": "-c lock_timeout=15s -c idle_in_transaction_session_timeout=60s",
+        "application_name": f"ordinis {' '.join(sys.argv[1:2])}".strip(),
+    }
+)
+DATABASES = {"default": _database}
+
+# --- Periodic work: Celery with REDIS_URL, else django-q2 on the database -------------------
+
+REDIS_URL = os.environ.get("REDIS_URL", "")
+Q_CLUSTER: dict[str, Any] = {
+    "name": "ordinis",
+    "orm": "default",
+    "workers": 2,
+    "timeout": 60,
+    "retry": 120,
+    "max_attempts": 1,
+    "ack_failures": True,
+    "catch_up": False,
+    "poll": 0.2,
+    "save_limit": 200,
+    "label": "Task queue",
+    "scheduler": False,  # its own clock ticks every 30 s, too slow for the poll
+}
+
+# --- Console ---------------------------------------------------------------------------------
+
+LOGIN_URL = "/login/"
+LOGIN_REDIRECT_URL = "/"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+SESSION_COOKIE_AGE = 12 * 60 * 60
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SAMESITE = "Lax"
+_HTTPS = _flag("ORDINIS_HTTPS", default=False)  # behind a proxy that ends TLS
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _HTTPS else None
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "object-src": ["'none'"],
+        "base-uri": ["'self'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    },
+}
+
+STATIC_URL = "static/"
+STATIC_ROOT = VAR_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "ordinis" / "console" / "assets"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG or "pytest" in sys.modules
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+WHITENOISE_USE_FINDERS = DEBUG or "pytest" in sys.modules
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "America/New_York"  # exchange time, in the console; stored and sent as UTC
+USE_I18N = False
+USE_TZ = True
+USE_THOUSAND_SEPARATOR = True
+
+# --- Logs --------------------------------------------------------------------------------------
+
+LOG_DIR = VAR_DIR / "log"
+LOGGING = cast(
+    dict[str, Any],
+    {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"ordinis": {"()": "ordinis.logging.ContextFilter"}},
+        "formatters": {"line": {"()": "ordinis.logging.LineFormatter"}},
+        "handlers": {
+            "console": {
+                "class": "logging.StreamHandler",
+                "filters": ["ordinis"],
+                "formatter": "line",
+            }
+        },
+        "root": {"handlers": ["console"], "level": "INFO"},
+        "loggers": {
+            "django.server": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+            "alpaca": {"level": "WARNING"},
+            "apscheduler": {"level": "WARNING"},
+            "django-q": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        },
+    },
+)

@@ -1,0 +1,1 @@
+"""Reference strategies: clients of the HTTP API, nothing more. They import nothing of Ordinis."""

@@ -1,0 +1,80 @@
+"""Account and positions over HTTP: parses, calls one function, answers. Holds no rule."""
+
+from typing import Any, Literal
+
+from django.db.models import Q
+from ninja import Router, Schema
+
+from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
+from ordinis.http import Problem, ProblemOut, moment, number, plain
+from positions.models import Instrument, Position
+
+router = Router(tags=["positions"])
+
+
+class PositionOut(Schema):
+    """Ours beside the broker's. Shares are signed; prices and values are dollars."""
+
+    symbol: str
+    qty: str
+    average_price: str | None
+    broker_qty: str
+    broker_qty_available: str
+    broker_average_price: str | None
+    market_value: str | None
+    sector: str
+    drift_qty: str
+    drift_value: str | None
+    status: str
+    closed_reason: str | None
+    as_of: str | None
+
+
+class PositionList(Schema):
+    items: list[PositionOut]
+
+
+@router.get("/positions", auth=Scope("read"), response=PositionList, summary="Positions")
+def list_positions(
+    request: TokenRequest, status: Literal["held", "closed", "all"] = "held"
+) -> dict[str, Any]:
+    rows = Position.objects.filter(account_id=strategy_of(request).account_id)
+    held = ~Q(qty=0) | ~Q(broker_qty=0)
+    if status != "all":
+        rows = rows.filter(held if status == "held" else ~held)
+    sectors = dict(
+        Instrument.objects.filter(symbol__in=rows.values("symbol")).values_list("symbol", "sector")
+    )
+    return {"items": [_out(row, sectors.get(row.symbol)) for row in rows]}
+
+
+@router.get(
+    "/positions/{symbol}",
+    auth=Scope("read"),
+    response={200: PositionOut, 404: ProblemOut},
+    summary="One position; a closed one says why it closed",
+)
+def get_position(request: TokenRequest, symbol: str) -> dict[str, Any]:
+    row = Position.objects.filter(account_id=strategy_of(request).account_id, symbol=symbol).first()
+    if row is None or (not row.ledger_version and not row.broker_qty):
+        raise Problem(404, "position_not_found", f"Neither side holds {symbol}.")
+    sector = Instrument.objects.filter(symbol=symbol).values_list("sector", flat=True).first()
+    return _out(row, sector)
+
+
+def _out(row: Position, sector: str | None) -> dict[str, Any]:
+    return {
+        "symbol": row.symbol,
+        "qty": plain(row.qty),
+        "average_price": number(row.average_price),
+        "broker_qty": plain(row.broker_qty),
+        "broker_qty_available": plain(row.broker_qty_available),
+        "broker_average_price": number(row.broker_average_price),
+        "market_value": number(row.broker_market_value),
+        "sector": sector or "Unknown",
+        "drift_qty": plain(row.drift_qty),
+        "drift_value": number(row.drift_value),
+        "status": row.status,
+        "closed_reason": row.closed_reason or None,
+        "as_of": moment(row.broker_as_of),
+    }

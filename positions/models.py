@@ -1,0 +1,125 @@
+"""Instruments, the append-only ledger, and positions: ours beside the broker's.
+
+A position's own quantity is the sum of its ledger entries; only `positions.ledger` writes both.
+The broker's columns are only what it last told us, and are never added to ours.
+"""
+
+from decimal import Decimal
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from ordinis.accounts.models import BrokerAccount, Strategy
+
+
+class Instrument(models.Model):
+    """A symbol and the sector (GICS-like) it counts towards."""
+
+    symbol = models.CharField(max_length=16, primary_key=True)
+    name = models.CharField(max_length=120)
+    sector = models.CharField(max_length=60, verbose_name="sector (GICS-like)")
+    sub_industry = models.CharField(max_length=80, blank=True)
+    source = models.CharField(max_length=120, help_text="Where the sector comes from.")
+    as_of = models.DateField(help_text="When the source was read.")
+
+    class Meta:
+        ordering = ("symbol",)
+
+    def __str__(self) -> str:
+        return self.symbol
+
+
+class Position(models.Model):
+    """One symbol in one account; a row exists once either side has held it."""
+
+    class Status(models.TextChoices):
+        OPEN = "open", "Open"
+        CLOSED = "closed", "Closed"
+
+    class ClosedReason(models.TextChoices):
+        BY_ORDER = "closed_by_order", "Closed by an order"
+        EXTERNALLY = "closed_externally", "Closed outside Ordinis"
+        CORRECTED = "corrected", "Closed by a correction"
+
+    account = models.ForeignKey(BrokerAccount, models.PROTECT, related_name="positions")
+    symbol = models.CharField(max_length=16)
+    # Ours: shares, signed (a short is negative); average cost in dollars a share.
+    qty = models.DecimalField(max_digits=20, decimal_places=9, default=Decimal(0))
+    average_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.CLOSED)
+    closed_reason = models.CharField(max_length=20, choices=ClosedReason.choices, blank=True)
+    # The number of the latest ledger entry: what a correction compares before it is applied.
+    ledger_version = models.PositiveIntegerField(default=0)
+    updated_at = models.DateTimeField(db_default=Now())
+    # The broker's, as of broker_as_of (the moment it was asked).
+    broker_qty = models.DecimalField(max_digits=20, decimal_places=9, default=Decimal(0))
+    broker_qty_available = models.DecimalField(max_digits=20, decimal_places=9, default=Decimal(0))
+    broker_average_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    broker_market_value = models.DecimalField(max_digits=20, decimal_places=4, null=True)
+    broker_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    broker_as_of = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("symbol",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=("account", "symbol"), name="one_position_per_account_and_symbol"
+            ),
+            models.CheckConstraint(
+                condition=Q(qty=0, status="closed") | (~Q(qty=0) & Q(status="open")),
+                name="position_open_while_shares_are_held",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.symbol
+
+    @property
+    def drift_qty(self) -> Decimal:
+        """The broker's shares less ours."""
+        return self.broker_qty - self.qty
+
+    @property
+    def drift_value(self) -> Decimal | None:
+        """The drift in dollars at the broker's price, else at either side's average."""
+        price = self.broker_price or self.broker_average_price or self.average_price
+        return None if price is None else self.drift_qty * price
+
+
+class LedgerEntry(models.Model):
+    """One reason why a position changed. Append-only: a trigger refuses update and delete."""
+
+    class Kind(models.TextChoices):
+        OPENING = "opening", "Opening"
+        FILL = "fill", "Fill"
+        CORRECTION = "correction", "Correction"
+
+    account = models.ForeignKey(BrokerAccount, models.PROTECT, related_name="ledger")
+    position = models.ForeignKey(Position, models.PROTECT, related_name="ledger")
+    seq = models.PositiveIntegerField(help_text="1, 2, 3 … within the position.")
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    cause = models.CharField(
+        max_length=120, help_text="What made it: an order, a correction, the opening."
+    )
+    strategy = models.ForeignKey(Strategy, models.PROTECT, null=True, related_name="+")
+    qty = models.DecimalField(max_digits=20, decimal_places=9, help_text="Shares, signed.")
+    price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    qty_after = models.DecimalField(max_digits=20, decimal_places=9)
+    average_price_after = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    occurred_at = models.DateTimeField(help_text="When it happened at the broker.")
+    recorded_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ("position", "seq")
+        verbose_name_plural = "ledger entries"
+        constraints = [
+            models.UniqueConstraint(fields=("position", "seq"), name="ledger_seq_unique"),
+            models.UniqueConstraint(
+                fields=("account", "kind", "cause"), name="ledger_cause_booked_once"
+            ),
+            models.CheckConstraint(condition=~Q(qty=0), name="ledger_entry_moves_something"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.position} {self.seq}: {self.qty:+f}"

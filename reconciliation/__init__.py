@@ -1,0 +1,1 @@
+"""Book against broker: differences become breaks, and breaks are put right by a person."""

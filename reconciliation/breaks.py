@@ -1,0 +1,148 @@
+"""Turns differences into suspects, suspects into breaks, and closes breaks that healed.
+
+A difference must be seen twice, ten seconds apart, with nothing of its symbol moving in between:
+a fill on its way looks just like a drift. Called only by a run, which is alone on its account.
+"""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Coalesce
+
+from orders import statuses
+from orders.models import Order
+from ordinis.accounts.models import BrokerAccount
+from ordinis.alerts.models import Alert, raise_alert
+from positions.models import LedgerEntry, Position
+from reconciliation import corrections
+from reconciliation.compare import Found
+from reconciliation.models import Break, Kind, Suspect
+from risk.figures import Figures
+from risk.models import RiskLimits
+
+# Without a quiet moment for this long it is a break all the same.
+_RESTLESS = timedelta(minutes=5)
+
+
+def take_in(account: BrokerAccount, found: list[Found], snapshot: Figures, *, mode: str) -> None:
+    """Brings suspects and breaks in line with what a complete comparison found."""
+    now = snapshot.asked_at
+    with transaction.atomic():
+        BrokerAccount.lock(account.pk)
+        standing = {
+            (row.kind, row.symbol): row
+            for row in Break.objects.filter(account=account, status__in=Break.OPEN_STATUSES)
+        }
+        suspects = {row.symbol: row for row in Suspect.objects.filter(account=account)}
+        for item in found:
+            known = standing.pop((item.kind, item.symbol), None)
+            if known is None:
+                suspect = suspects.pop(item.symbol, None)
+                known = _second_look(account, item, suspect, snapshot)
+            else:
+                _seen_again(known, item, snapshot)
+            if known is not None and mode == RiskLimits.ReconcileMode.MANUAL:
+                corrections.propose(known, snapshot)
+        for row in standing.values():
+            _heal(row, now)
+        Suspect.objects.filter(pk__in=[row.pk for row in suspects.values()]).delete()
+
+
+def _second_look(
+    account: BrokerAccount, item: Found, suspect: Suspect | None, snapshot: Figures
+) -> Break | None:
+    now = snapshot.asked_at
+    if suspect is None:
+        Suspect.objects.create(
+            account=account,
+            kind=item.kind,
+            symbol=item.symbol,
+            local_qty=item.local_qty,
+            broker_qty=item.broker_qty,
+            first_seen=now,
+            last_seen=now,
+            quiet_since=now,
+        )
+        return None
+    same = (suspect.kind, suspect.local_qty, suspect.broker_qty) == (
+        item.kind,
+        item.local_qty,
+        item.broker_qty,
+    )
+    quiet = same and not _moved(account, item.symbol, suspect.quiet_since)
+    restless = now - suspect.first_seen >= _RESTLESS
+    waited = now - suspect.quiet_since >= timedelta(seconds=settings.SECOND_LOOK_SECONDS)
+    if not restless and not (quiet and waited):
+        suspect.kind, suspect.last_seen = item.kind, now
+        suspect.local_qty, suspect.broker_qty = item.local_qty, item.broker_qty
+        if not quiet:
+            suspect.quiet_since = now
+        suspect.save()
+        return None
+    suspect.delete()
+    return _open(account, item, suspect.first_seen, snapshot)
+
+
+def _moved(account: BrokerAccount, symbol: str, since: datetime) -> bool:
+    """Whether an order of the symbol moved, or is in a state that may hide a move."""
+    orders = Order.objects.filter(account=account, symbol=symbol)
+    return (
+        orders.filter(Q(updated_at__gte=since) | Q(status__in=sorted(statuses.UNPROVED))).exists()
+        or LedgerEntry.objects.filter(
+            account=account, position__symbol=symbol, recorded_at__gte=since
+        ).exists()
+    )
+
+
+def _value(account: BrokerAccount, item: Found, snapshot: Figures) -> Decimal | None:
+    """The difference in dollars, at the broker's price: its present one, else its last."""
+    held = snapshot.positions.get(item.symbol)
+    price = (held and held.current_price) or (
+        Position.objects.filter(account=account, symbol=item.symbol)
+        .values_list(Coalesce("broker_price", "average_price"), flat=True)
+        .first()
+    )
+    return None if price is None else abs(item.difference * price)
+
+
+def _open(account: BrokerAccount, item: Found, first_seen: datetime, snapshot: Figures) -> Break:
+    orphan = item.kind == Kind.ORPHAN
+    row = Break.objects.create(
+        account=account,
+        kind=item.kind,
+        symbol=item.symbol,
+        local_qty=item.local_qty,
+        broker_qty=item.broker_qty,
+        value=_value(account, item, snapshot),
+        severity=Break.Severity.CRITICAL if orphan else Break.Severity.WARNING,
+        first_seen=first_seen,
+        last_seen=snapshot.asked_at,
+        seen_count=2,
+    )
+    raise_alert(
+        account.pk,
+        code=f"break_{item.kind}",
+        subject=item.symbol,
+        severity=Alert.Severity.CRITICAL if orphan else Alert.Severity.WARNING,
+        message=(
+            f"{item.symbol}: our book says {item.local_qty.normalize():f}, the broker "
+            f"{item.broker_qty.normalize():f}."
+        ),
+    )
+    return row
+
+
+def _seen_again(row: Break, item: Found, snapshot: Figures) -> None:
+    row.local_qty, row.broker_qty = item.local_qty, item.broker_qty
+    row.value = _value(row.account, item, snapshot)
+    row.last_seen = snapshot.asked_at
+    row.seen_count += 1
+    row.save(update_fields=("local_qty", "broker_qty", "value", "last_seen", "seen_count"))
+
+
+def _heal(row: Break, now: datetime) -> None:
+    corrections.supersede(row, "The difference is gone.")
+    row.end(Break.Status.HEALED, now)

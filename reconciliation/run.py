@@ -1,0 +1,163 @@
+"""One reconciliation of one account: read the broker, compare, keep what was found.
+
+Nothing is concluded from an incomplete answer. Never two at once for one account, in however
+many processes; who asks during a run waits and gets a run of its own. Changes nothing at the
+broker and nothing in the ledger.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from decimal import Decimal
+
+from django.db import connection
+
+from orders.models import OrderHistory
+from orders.sync import ensure_open_book, poll, refresh
+from ordinis.accounts.models import BrokerAccount
+from ordinis.alerts.models import Alert, end_alert, raise_alert
+from ordinis.broker.errors import BrokerError, BrokerUnavailable
+from positions.models import Position
+from reconciliation import breaks
+from reconciliation.compare import Found, compare
+from reconciliation.models import Correction, Kind, ReconciliationReport
+from risk import figures
+from risk.limits import in_force
+from risk.models import RiskLimits
+
+log = logging.getLogger("ordinis.reconciliation")
+
+_LOCK_CLASS = 0x0D15  # of PostgreSQL's advisory locks: "reconciling", then the account's id
+
+
+def reconcile(account: BrokerAccount, *, dry_run: bool = False) -> ReconciliationReport:
+    """Compares book and broker and stores the report. A failed read makes an incomplete report,
+    never an exception."""
+    with _alone(account):
+        started = time.monotonic()
+        started_at = figures.database_now()
+        mode = in_force(account.pk).reconcile_mode
+        report = ReconciliationReport(
+            account=account, mode=mode, dry_run=dry_run, started_at=started_at, complete=True
+        )
+        try:
+            snapshot = _read(account)
+        except BrokerError as error:
+            report.complete, report.reason = False, error.message
+        else:
+            found = _compare(account, snapshot)
+            _describe(report, account, found, snapshot)
+            if not dry_run and mode != RiskLimits.ReconcileMode.OFF:
+                breaks.take_in(account, found, snapshot, mode=mode)
+            report.pending_approval_count = Correction.objects.filter(
+                account=account, status=Correction.Status.PROPOSED
+            ).count()
+        report.duration_seconds = Decimal(f"{time.monotonic() - started:.3f}")
+        _count_reconciled(report)
+        report.save()
+        _tell(account, report)
+    return report
+
+
+@contextmanager
+def _alone(account: BrokerAccount) -> Iterator[None]:
+    """Waits for a run that is under way. The lock dies with its process."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCK_CLASS, account.pk))
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s, %s)", (_LOCK_CLASS, account.pk))
+
+
+def _read(account: BrokerAccount) -> figures.Figures:
+    """Orders first, so that fills are booked before positions are compared."""
+    ensure_open_book(account)
+    if not poll(account, source=OrderHistory.Source.RECONCILE):
+        raise BrokerUnavailable("The broker's orders could not all be read.")
+    return refresh(account)
+
+
+def _compare(account: BrokerAccount, snapshot: figures.Figures) -> list[Found]:
+    book = {
+        position.symbol: position.qty
+        for position in Position.objects.filter(account=account).only("symbol", "qty")
+    }
+    return compare(book, {symbol: held.qty for symbol, held in snapshot.positions.items()})
+
+
+def _describe(
+    report: ReconciliationReport,
+    account: BrokerAccount,
+    found: list[Found],
+    snapshot: figures.Figures,
+) -> None:
+    report.zombies = [item.symbol for item in found if item.kind == Kind.ZOMBIE]
+    report.orphans = [item.symbol for item in found if item.kind == Kind.ORPHAN]
+    report.quantity_drifts = [
+        {
+            "symbol": item.symbol,
+            "local": f"{item.local_qty.normalize():f}",
+            "broker": f"{item.broker_qty.normalize():f}",
+            "difference": f"{item.difference.normalize():f}",
+        }
+        for item in found
+        if item.kind == Kind.QUANTITY
+    ]
+    held = Position.objects.filter(account=account, status=Position.Status.OPEN)
+    report.compared_count = len(
+        snapshot.positions.keys() | set(held.values_list("symbol", flat=True))
+    )
+    report.critical_issues = [
+        f"{item.symbol}: the broker holds {item.broker_qty.normalize():f} that we know nothing of"
+        for item in found
+        if item.kind == Kind.ORPHAN
+    ]
+
+
+def _count_reconciled(report: ReconciliationReport) -> None:
+    before = (
+        ReconciliationReport.objects.filter(account=report.account, dry_run=False)
+        .values_list("started_at", flat=True)
+        .first()
+    )
+    applied = Correction.objects.filter(
+        account=report.account, status=Correction.Status.APPLIED, decided_at__lt=report.started_at
+    )
+    if before is not None:
+        applied = applied.filter(decided_at__gte=before)
+    report.reconciled_count = applied.count()
+
+
+def _tell(account: BrokerAccount, report: ReconciliationReport) -> None:
+    log.info(
+        "reconciled",
+        extra={
+            "account": account.name,
+            "complete": report.complete,
+            "reason": report.reason,
+            "differences": len(report.zombies) + len(report.orphans) + len(report.quantity_drifts),
+            "duration": f"{report.duration_seconds}",
+        },
+    )
+    if report.complete:
+        end_alert(account.pk, code="reconciliation_incomplete", subject=account.name)
+    else:
+        raise_alert(
+            account.pk,
+            code="reconciliation_incomplete",
+            subject=account.name,
+            severity=Alert.Severity.WARNING,
+            message=f"The broker could not be read completely: {report.reason}",
+        )
+
+
+def latest_complete(account_id: int) -> datetime | None:
+    """When the last complete comparison of an account began."""
+    return (
+        ReconciliationReport.objects.filter(account_id=account_id, complete=True, dry_run=False)
+        .values_list("started_at", flat=True)
+        .first()
+    )

@@ -1,0 +1,86 @@
+"""Fresh broker figures to judge orders by: account and positions, asked for side by side.
+
+Shared by callers of the same moment and never older than the configured age. Every snapshot
+carries the database's time at which it was asked for: only that can be compared with what other
+processes recorded. Never called inside a transaction.
+"""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from ordinis.accounts.models import BrokerAccount
+from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
+from ordinis.broker.port import AccountReport, PositionReport
+from ordinis.broker.registry import broker_for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The broker's account and positions, and when they were asked for (database clock)."""
+
+    account: AccountReport
+    positions: dict[str, PositionReport]
+    asked_at: datetime
+
+    def is_older_than(self, seconds: float, now: datetime) -> bool:
+        return now - self.asked_at > timedelta(seconds=seconds)
+
+
+def database_now() -> datetime:
+    """The database's clock, the one that all processes share."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (now,) = cursor.fetchone()
+    assert isinstance(now, datetime)
+    return now
+
+
+# Two calls at once for each caller that asks; bounded, so that a slow broker can't eat threads.
+_pool = ThreadPoolExecutor(max_workers=10, thread_name_prefix="figures")
+_shared: dict[int, Figures] = {}
+_asking: dict[int, threading.Lock] = {}
+_guard = threading.Lock()
+
+
+def ask(account: BrokerAccount) -> Figures:
+    """Asks the broker now. Raises BrokerUnavailable or BrokerRefused."""
+    assert not transaction.get_connection().in_atomic_block, "no network in a transaction"
+    broker = broker_for(account.broker, account.mode)
+    asked_at = database_now()
+    positions = _pool.submit(broker.positions)
+    try:
+        report = broker.account()
+    finally:
+        # Even when the account failed: the other call must not outlive the question.
+        held = positions.result()
+    if not held.complete:
+        raise BrokerUnavailable(f"The broker's positions could not all be read: {held.reason}")
+    if account.account_number and report.account_number != account.account_number:
+        raise BrokerRefused(
+            f"The broker answers for account {report.account_number}, but this book is of account "
+            f"{account.account_number}. Check the keys."
+        )
+    figures = Figures(
+        account=report,
+        positions={position.symbol: position for position in held.items},
+        asked_at=asked_at,
+    )
+    with _guard:
+        _shared[account.pk] = figures
+    return figures
+
+
+def shared(account: BrokerAccount) -> Figures:
+    """Figures no older than the configured age; callers of the same moment share one question."""
+    with _guard:
+        lock = _asking.setdefault(account.pk, threading.Lock())
+    with lock:
+        figures = _shared.get(account.pk)
+        if figures and not figures.is_older_than(settings.FIGURES_MAX_AGE, database_now()):
+            return figures
+        return ask(account)

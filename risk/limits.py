@@ -1,0 +1,107 @@
+"""The limits in force, and the one way to change them (console form and `limits` command)."""
+
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Max, Q
+
+from ordinis.accounts.models import BrokerAccount, Strategy
+from risk.models import RiskLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The values in force; the defaults are API.md's."""
+
+    buying_power_buffer_pct: Decimal = Decimal(1)
+    offset_mode: str = RiskLimits.OffsetMode.BPS
+    buy_offset: Decimal = Decimal(15)
+    sell_offset: Decimal = Decimal(10)
+    max_slippage_pct: Decimal = Decimal("0.5")
+    reconcile_mode: str = RiskLimits.ReconcileMode.MANUAL
+
+
+KEYS = tuple(field.name for field in fields(Limits))
+# Where account and strategy both set one of these, the tighter holds.
+_TIGHTER = {"buying_power_buffer_pct": max, "max_slippage_pct": min}
+_ACCOUNT_ONLY = frozenset({"reconcile_mode"})
+
+
+def latest(account_id: int, strategy_id: int | None) -> RiskLimits | None:
+    """The newest version of the account's own values, or of one strategy's."""
+    return (
+        RiskLimits.objects.filter(
+            Q(strategy=None) if strategy_id is None else Q(strategy_id=strategy_id),
+            account_id=account_id,
+        )
+        .order_by("-version")
+        .first()
+    )
+
+
+def in_force(account_id: int, strategy_id: int | None = None) -> Limits:
+    """What holds for a strategy, or for the account as a whole: one query."""
+    versions = RiskLimits.objects.filter(account_id=account_id)
+    owners: dict[int | None, RiskLimits] = {
+        row.strategy_id: row
+        for row in versions.order_by("strategy_id", "-version").distinct("strategy_id")
+    }
+    values: dict[str, Any] = {}
+    for owner in (None, strategy_id):
+        row = owners.get(owner)
+        if row is None:
+            continue
+        for key in KEYS:
+            value = getattr(row, key)
+            if value in (None, "") or (owner is not None and key in _ACCOUNT_ONLY):
+                continue
+            tighter = _TIGHTER.get(key) if owner is not None and key in values else None
+            values[key] = tighter(values[key], value) if tighter else value
+        if strategy_id is None:
+            break
+    return Limits(**values)
+
+
+def change(
+    *,
+    account: BrokerAccount,
+    strategy: Strategy | None,
+    values: dict[str, Any],
+    reason: str,
+    actor: str,
+    author: User | None = None,
+) -> RiskLimits:
+    """Stores a new version with `values` changed; None empties a value.
+
+    Raises ValidationError, naming each field, when a value is not allowed.
+    """
+    unknown = sorted(set(values) - set(KEYS))
+    if unknown:
+        raise ValidationError(
+            f"{', '.join(unknown)}: not a limit that this version enforces. "
+            f"Known: {', '.join(KEYS)}."
+        )
+    if strategy is not None and (misplaced := sorted(set(values) & _ACCOUNT_ONLY)):
+        raise ValidationError(f"{', '.join(misplaced)} is set for the account only.")
+    with transaction.atomic():
+        BrokerAccount.lock(account.pk)  # two changes at once get two versions, not one
+        before = latest(account.pk, strategy.pk if strategy else None)
+        row = RiskLimits(account=account, strategy=strategy, reason=reason.strip(), actor=actor)
+        row.author = author
+        row.version = (
+            RiskLimits.objects.filter(account=account, strategy=strategy).aggregate(
+                newest=Max("version")
+            )["newest"]
+            or 0
+        ) + 1
+        for key in KEYS:
+            value = values[key] if key in values else getattr(before, key, None)
+            field = RiskLimits._meta.get_field(key)
+            setattr(row, key, "" if value is None and not field.null else value)
+        row.full_clean()
+        row.save()
+    return row

@@ -1,0 +1,83 @@
+"""What tests share: the real simulator, an account that trades there, strategies and tokens."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.test import Client
+
+from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
+from ordinis.broker.registry import _adapter
+from risk import figures
+from tests.simulator_server import SimulatorServer
+
+
+@pytest.fixture
+def sim(settings: LazySettings) -> Iterator[SimulatorServer]:
+    """A simulator of this test's own, whose prices stand still unless the test moves them."""
+    with SimulatorServer(seed=7) as server:
+        server.post("/sim/price", {"hold": True})
+        settings.BROKER_URL = server.url
+        figures._shared.clear()
+        yield server
+        _adapter.cache_clear()
+
+
+@pytest.fixture
+def account(db: None) -> BrokerAccount:
+    return BrokerAccount.objects.create(name="main", broker="simulator", mode="simulated")
+
+
+@pytest.fixture
+def strategy(account: BrokerAccount) -> Strategy:
+    return Strategy.objects.create(account=account, name="rsi")
+
+
+class Api:
+    """Calls the HTTP API in this process, as a strategy with a token."""
+
+    def __init__(self, token: str) -> None:
+        self._client = Client(headers={"Authorization": f"Bearer {token}"})
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self._client.get(f"/api/v1{path}", query)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return self._client.post(
+            f"/api/v1{path}", {} if body is None else body, content_type="application/json"
+        )
+
+
+@pytest.fixture
+def api(strategy: Strategy) -> Api:
+    _, secret = ApiToken.issue(strategy, SCOPES)
+    return Api(secret)
+
+
+@pytest.fixture
+def order() -> Callable[..., dict[str, Any]]:
+    """The body of an order: a buy of 50 TSLA unless told otherwise."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        body = {"symbol": "TSLA", "side": "buy", "qty": "50", "reference_price": "250.30"}
+        return {key: value for key, value in {**body, **changes}.items() if value is not None}
+
+    return make
+
+
+def hold(sim: SimulatorServer, symbol: str, qty: str, price: str) -> None:
+    """Gives the broker's account a position before Ordinis first looks."""
+    sim.post("/sim/position", {"symbol": symbol, "qty": qty, "average_price": price})
+
+
+def quote(sim: SimulatorServer, symbol: str, price: str) -> None:
+    """Sets both sides of the market."""
+    sim.post("/sim/price", {"symbol": symbol, "bid": price, "ask": price})
+
+
+def sent(sim: SimulatorServer) -> list[dict[str, Any]]:
+    """The order POSTs that reached the broker, as it received them."""
+    return list(sim.get("/sim/log?path=/v2/orders&method=POST"))
+
+
