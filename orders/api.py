@@ -21,9 +21,9 @@ from ordinis.http import (
     encode_cursor,
     moment,
     number,
-    plain,
 )
 from ordinis.logging import correlation_id
+from ordinis.numbers import plain
 
 router = Router(tags=["orders"])
 

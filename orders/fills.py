@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from orders.models import Fill, Order
 from ordinis.broker.port import ExecutionReport, OrderReport
+from ordinis.numbers import plain
 from positions.ledger import PRICE_STEP, book, lock_position
 from positions.models import LedgerEntry
 
@@ -88,7 +89,7 @@ def _book(
         position,
         kind=LedgerEntry.Kind.FILL,
         # An inferred fill is named by where it starts in the order's cumulative quantity.
-        cause=f"{order.pk}/{execution_id or f'from {order.filled_qty.normalize():f}'}",
+        cause=f"{order.pk}/{execution_id or f'from {plain(order.filled_qty)}'}",
         qty=order.signed * qty,
         price=price,
         occurred_at=occurred_at,

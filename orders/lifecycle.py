@@ -19,6 +19,7 @@ from orders import fills, statuses
 from orders.models import Order, OrderHistory
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.port import OrderReport, Raw
+from ordinis.numbers import plain
 
 Source = OrderHistory.Source
 
@@ -88,7 +89,7 @@ def observe(order_id: UUID, report: OrderReport, origin: Origin) -> Order:
             filter(None, (report.updated_at, order.broker_updated_at)), default=None
         )
         if booked or after != before:
-            reason = origin.reason or (f"{booked.normalize():f} filled" if booked else "")
+            reason = origin.reason or (f"{plain(booked)} filled" if booked else "")
             _append(order, before, after, Origin(origin.source, origin.actor, reason), report)
         order.save(
             update_fields=(

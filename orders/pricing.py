@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Literal
 
+from ordinis.numbers import plain
+
 _BPS = Decimal(10_000)
 
 
@@ -46,8 +48,8 @@ def limit_price(side: str, reference: Decimal, offsets: Offsets) -> Decimal:
     if raw <= 0:
         raise Unpriceable(
             "limit_price_not_positive",
-            f"The offset of {offset.normalize():f} leaves no price above zero for a reference of "
-            f"{reference.normalize():f}. Lower the {side} offset, or give limit_price.",
+            f"The offset of {plain(offset)} leaves no price above zero for a reference of "
+            f"{plain(reference)}. Lower the {side} offset, or give limit_price.",
         )
     # Toward the reference: up for a buy (priced below it), down for a sell.
     rounding = ROUND_CEILING if side == "buy" else ROUND_FLOOR
@@ -69,7 +71,7 @@ def check_slippage(price: Decimal, reference: Decimal, offsets: Offsets) -> None
     if slippage > offsets.max_slippage_pct:
         raise Unpriceable(
             "max_slippage_exceeded",
-            f"The limit price {price.normalize():f} is {slippage:.2f} % from the reference "
-            f"{reference.normalize():f}; max_slippage_pct allows "
-            f"{offsets.max_slippage_pct.normalize():f} %.",
+            f"The limit price {plain(price)} is {slippage:.2f} % from the reference "
+            f"{plain(reference)}; max_slippage_pct allows "
+            f"{plain(offsets.max_slippage_pct)} %.",
         )

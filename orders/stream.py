@@ -7,7 +7,6 @@ next one. Never decides anything: the door does.
 import logging
 import queue
 import threading
-import time
 
 from django.db import DatabaseError, close_old_connections, connection
 
@@ -15,7 +14,7 @@ from orders.models import OrderHistory
 from orders.sync import ensure_open_book, poll, refresh, take_in
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.alpaca import parse_trade_update
-from ordinis.broker.alpaca_stream import CONNECTED, Message
+from ordinis.broker.alpaca_stream import CONNECTED, STOP, Message
 from ordinis.broker.errors import BrokerError
 
 log = logging.getLogger("ordinis.stream")
@@ -31,14 +30,24 @@ class Reader(threading.Thread):
         self._account = account
         self._messages = messages
         self._refresher = _Refresher(account)
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Ends both threads; what is not worked off yet is told by the next connection."""
+        self._stopped.set()
+        self._messages.put(STOP)
+        self._refresher.stopped.set()
+        self._refresher.wanted.set()
+        self.join(10)
+        self._refresher.join(10)
 
     def run(self) -> None:
         self._refresher.start()
-        while True:
-            message = self._messages.get()
-            while not self._stored(message):
-                time.sleep(_RETRY_SECONDS)
+        while (message := self._messages.get()) != STOP:
+            while not self._stored(message) and not self._stopped.wait(_RETRY_SECONDS):
+                pass
             self._refresher.wanted.set()
+        connection.close()
 
     def _stored(self, message: Message) -> bool:
         """Whether the message needs no further try."""
@@ -68,11 +77,11 @@ class _Refresher(threading.Thread):
         super().__init__(name="stream-refresher", daemon=True)
         self._account = account
         self.wanted = threading.Event()
+        self.stopped = threading.Event()
 
     def run(self) -> None:
-        while True:
-            self.wanted.wait()
-            time.sleep(1)  # what comes in one burst is answered by one question
+        while self.wanted.wait() and not self.stopped.wait(1):
+            # What came in one burst is answered by one question.
             self.wanted.clear()
             try:
                 close_old_connections()
@@ -80,3 +89,4 @@ class _Refresher(threading.Thread):
             except (DatabaseError, BrokerError) as error:
                 log.warning("figures not refreshed", extra={"error": str(error)})
                 connection.close()
+        connection.close()

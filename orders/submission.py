@@ -27,6 +27,7 @@ from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.errors import DuplicateClientOrderId, OrderRefused, OutcomeUnknown
 from ordinis.broker.registry import broker_for
+from ordinis.numbers import plain
 from risk import figures
 from risk.checks import Context, Intent, Violation, evaluate, usable_buying_power
 from risk.commitments import Commitment, Committed, committed
@@ -55,7 +56,7 @@ class NewOrder:
     def fingerprint(self) -> str:
         """Equal for equal orders, however their decimals were written."""
         body = {
-            name: f"{value.normalize():f}" if isinstance(value, Decimal) else value
+            name: f"{plain(value)}" if isinstance(value, Decimal) else value
             for name, value in asdict(self).items()
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
@@ -187,7 +188,7 @@ def _limit_price(new: NewOrder, limits: Limits) -> Decimal:
     if not pricing.is_on_tick(new.limit_price):
         raise pricing.Unpriceable(
             "limit_price_off_tick",
-            f"limit_price {new.limit_price.normalize():f} is not a multiple of the smallest step, "
+            f"limit_price {plain(new.limit_price)} is not a multiple of the smallest step, "
             f"{pricing.tick(new.limit_price)}.",
         )
     if new.reference_price is not None:

@@ -14,7 +14,8 @@ from orders.submission import reserved
 from orders.sync import refresh
 from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
-from ordinis.http import Problem, ProblemOut, moment, plain
+from ordinis.http import Problem, ProblemOut, moment
+from ordinis.numbers import plain
 from positions.api import router as positions
 from reconciliation.api import router as reconciliation
 from risk.api import router as risk

@@ -14,6 +14,8 @@ from uuid import UUID
 from ninja import Schema
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from ordinis.numbers import plain
+
 
 class Problem(Exception):
     """An answer that is not a success: `code` is stable, `detail` says what to do next."""
@@ -74,11 +76,6 @@ Amount = Annotated[Decimal, BeforeValidator(_exact), Field(gt=0, max_digits=19, 
 def number(value: Decimal | None) -> str | None:
     """A decimal for an answer: no exponent, no needless zeros."""
     return None if value is None else plain(value)
-
-
-def plain(value: Decimal) -> str:
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def moment(value: datetime | None) -> str | None:

@@ -72,14 +72,17 @@ class Supervisor:
         self._children.append(child)
         self._start(child)
 
-    def wait_for_port(self, name: str, port: int, *, seconds: float) -> bool:
+    def wait_for_port(
+        self, name: str, port: int, *, seconds: float, ended: threading.Event
+    ) -> bool:
         """Waits until the child answers on its port. False when it died or took too long."""
         child = next(child for child in self._children if child.program.name == name)
         deadline = time.monotonic() + seconds
         while child.is_running and time.monotonic() < deadline:
             if answers(port):
                 return True
-            time.sleep(0.05)
+            if ended.wait(0.05):
+                break
         return False
 
     def last_words(self, name: str) -> str:

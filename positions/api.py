@@ -6,7 +6,8 @@ from django.db.models import Q
 from ninja import Router, Schema
 
 from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
-from ordinis.http import Problem, ProblemOut, moment, number, plain
+from ordinis.http import Problem, ProblemOut, moment, number
+from ordinis.numbers import plain
 from positions.models import Instrument, Position
 
 router = Router(tags=["positions"])

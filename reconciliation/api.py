@@ -14,8 +14,8 @@ from ordinis.http import (
     encode_cursor,
     moment,
     number,
-    plain,
 )
+from ordinis.numbers import plain
 from reconciliation.models import Break, ReconciliationReport
 from reconciliation.run import reconcile
 

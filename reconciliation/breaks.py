@@ -16,7 +16,8 @@ from orders import statuses
 from orders.models import Order
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, raise_alert
-from positions.models import LedgerEntry, Position
+from ordinis.numbers import plain
+from positions.models import Position
 from reconciliation import corrections
 from reconciliation.compare import Found
 from reconciliation.models import Break, Kind, Suspect
@@ -25,6 +26,8 @@ from risk.models import RiskLimits
 
 # Without a quiet moment for this long it is a break all the same.
 _RESTLESS = timedelta(minutes=5)
+# Orders carry the time of the process that moved them, looks that of the database.
+_CLOCKS_DIFFER = timedelta(seconds=1)
 
 
 def take_in(account: BrokerAccount, found: list[Found], snapshot: Figures, *, mode: str) -> None:
@@ -88,13 +91,9 @@ def _second_look(
 
 def _moved(account: BrokerAccount, symbol: str, since: datetime) -> bool:
     """Whether an order of the symbol moved, or is in a state that may hide a move."""
-    orders = Order.objects.filter(account=account, symbol=symbol)
-    return (
-        orders.filter(Q(updated_at__gte=since) | Q(status__in=sorted(statuses.UNPROVED))).exists()
-        or LedgerEntry.objects.filter(
-            account=account, position__symbol=symbol, recorded_at__gte=since
-        ).exists()
-    )
+    recently = Q(updated_at__gte=since - _CLOCKS_DIFFER)
+    unproved = Q(status__in=sorted(statuses.UNPROVED))
+    return Order.objects.filter(recently | unproved, account=account, symbol=symbol).exists()
 
 
 def _value(account: BrokerAccount, item: Found, snapshot: Figures) -> Decimal | None:
@@ -128,8 +127,8 @@ def _open(account: BrokerAccount, item: Found, first_seen: datetime, snapshot: F
         subject=item.symbol,
         severity=Alert.Severity.CRITICAL if orphan else Alert.Severity.WARNING,
         message=(
-            f"{item.symbol}: our book says {item.local_qty.normalize():f}, the broker "
-            f"{item.broker_qty.normalize():f}."
+            f"{item.symbol}: our book says {plain(item.local_qty)}, the broker "
+            f"{plain(item.broker_qty)}."
         ),
     )
     return row

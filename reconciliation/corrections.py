@@ -17,6 +17,7 @@ from orders.models import OrderHistory
 from orders.sync import poll
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerError
+from ordinis.numbers import plain
 from positions.ledger import book, lock_position
 from positions.models import LedgerEntry, Position
 from reconciliation.models import Break, Correction, Kind
@@ -227,4 +228,4 @@ def _close(correction: Correction, status: Status, user: User, comment: str) -> 
 
 
 def _text(qty: Decimal) -> str:
-    return f"{qty.normalize():f}"
+    return f"{plain(qty)}"

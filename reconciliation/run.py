@@ -19,6 +19,7 @@ from orders.sync import ensure_open_book, poll, refresh
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, end_alert, raise_alert
 from ordinis.broker.errors import BrokerError, BrokerUnavailable
+from ordinis.numbers import plain
 from positions.models import Position
 from reconciliation import breaks
 from reconciliation.compare import Found, compare
@@ -99,9 +100,9 @@ def _describe(
     report.quantity_drifts = [
         {
             "symbol": item.symbol,
-            "local": f"{item.local_qty.normalize():f}",
-            "broker": f"{item.broker_qty.normalize():f}",
-            "difference": f"{item.difference.normalize():f}",
+            "local": f"{plain(item.local_qty)}",
+            "broker": f"{plain(item.broker_qty)}",
+            "difference": f"{plain(item.difference)}",
         }
         for item in found
         if item.kind == Kind.QUANTITY
@@ -111,7 +112,7 @@ def _describe(
         snapshot.positions.keys() | set(held.values_list("symbol", flat=True))
     )
     report.critical_issues = [
-        f"{item.symbol}: the broker holds {item.broker_qty.normalize():f} that we know nothing of"
+        f"{item.symbol}: the broker holds {plain(item.broker_qty)} that we know nothing of"
         for item in found
         if item.kind == Kind.ORPHAN
     ]

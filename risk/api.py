@@ -7,7 +7,7 @@ from typing import Any
 from ninja import Router, Schema
 
 from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
-from ordinis.http import plain
+from ordinis.numbers import plain
 from risk.limits import in_force
 
 router = Router(tags=["risk"])

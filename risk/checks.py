@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from ordinis.broker.port import AccountReport
+from ordinis.numbers import plain
 from risk.commitments import Committed
 from risk.limits import Limits
 
@@ -75,7 +76,7 @@ def _buying_power(intent: Intent, context: Context, limits: Limits) -> list[Viol
                 f"Buying power: needs ${intent.cost:,.2f}, has ${has:,.2f} "
                 f"(${context.account.buying_power:,.2f} at the broker, "
                 f"${context.committed.money:,.2f} reserved by orders on their way; "
-                f"{limits.buying_power_buffer_pct.normalize():f} % is kept as a buffer). "
+                f"{plain(limits.buying_power_buffer_pct)} % is kept as a buffer). "
                 "Lower the quantity or free buying power."
             ),
             limit=usable,
@@ -94,9 +95,9 @@ def _free_shares(intent: Intent, context: Context) -> list[Violation]:
         Violation(
             code="insufficient_quantity",
             message=(
-                f"{intent.symbol}: selling {intent.qty.normalize():f}, but only "
-                f"{free.normalize():f} are free ({context.free_qty.normalize():f} available at "
-                f"the broker, {reserved.normalize():f} in orders on their way). "
+                f"{intent.symbol}: selling {plain(intent.qty)}, but only "
+                f"{plain(free)} are free ({plain(context.free_qty)} available at "
+                f"the broker, {plain(reserved)} in orders on their way). "
                 "Short selling is not enabled; lower the quantity."
             ),
             limit=free,

@@ -18,6 +18,7 @@ def sim(settings: LazySettings) -> Iterator[SimulatorServer]:
     """A simulator of this test's own, whose prices stand still unless the test moves them."""
     with SimulatorServer(seed=7) as server:
         server.post("/sim/price", {"hold": True})
+        server.post("/sim/options", {"new_delay": 0.01, "fill_delay": 0.01})
         settings.BROKER_URL = server.url
         figures._shared.clear()
         yield server
@@ -79,5 +80,3 @@ def quote(sim: SimulatorServer, symbol: str, price: str) -> None:
 def sent(sim: SimulatorServer) -> list[dict[str, Any]]:
     """The order POSTs that reached the broker, as it received them."""
     return list(sim.get("/sim/log?path=/v2/orders&method=POST"))
-
-

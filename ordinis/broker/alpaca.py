@@ -35,6 +35,7 @@ from ordinis.broker.port import (
     Positions,
     Raw,
 )
+from ordinis.numbers import plain
 
 _PAGE = 500  # the most that Alpaca lists at once
 _MAX_PAGES = 40
@@ -306,12 +307,6 @@ def parse_position(raw: Any) -> PositionReport:
         current_price=_optional(raw, "current_price"),
         raw=raw,
     )
-
-
-def plain(value: Decimal) -> str:
-    """A decimal without exponent or needless zeros: 50, 249.93, 0.000000001."""
-    text = format(value, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _decimal(value: Any, name: str) -> Decimal:

@@ -7,12 +7,12 @@ each connection puts a mark on the queue, at which the reader fetches what was m
 
 import asyncio
 import queue
-import signal
 from typing import Any, Final
 
 from alpaca.trading.stream import TradingStream
 
 CONNECTED: Final = "connected"
+STOP: Final = "stop"  # put by whoever wants the reader to end
 Message = dict[str, Any] | str
 
 
@@ -53,16 +53,15 @@ class TradeUpdates(TradingStream):
         await super()._start_ws()  # type: ignore[no-untyped-call]
         self._messages.put(CONNECTED)
 
-    async def follow(self) -> None:
-        """Reads until SIGINT or SIGTERM. Raises KeysRefused."""
-        loop = asyncio.get_running_loop()
+    async def follow(self, stop: asyncio.Event) -> None:
+        """Reads until `stop` is set. Raises KeysRefused."""
         reading = asyncio.ensure_future(self._run_forever())  # type: ignore[no-untyped-call]
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, reading.cancel)
-        try:
-            await reading
-        except asyncio.CancelledError:
-            await self.close()
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        for task in (reading, stopping):
+            task.cancel()
+        await asyncio.gather(reading, stopping, return_exceptions=True)
+        await self.close()
         if self._refused:
             raise KeysRefused(
                 "The broker's stream refuses our keys. Check APCA_API_KEY_ID, "

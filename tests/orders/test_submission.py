@@ -1,13 +1,18 @@
 """An order's way through the API to the broker, on a real simulator over HTTP."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.core.management import call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
-from orders.models import Order
+from orders.models import Order, OrderHistory
 from ordinis.accounts.models import BrokerAccount
+from positions.models import LedgerEntry
 from tests.conftest import Api, hold, quote, sent
 from tests.simulator_server import SimulatorServer
 
@@ -28,3 +33,277 @@ def test_a_buy_of_50_tsla_at_250_30_with_15_bps_leaves_as_249_93(
     assert Decimal(str(request["body"]["limit_price"])) == Decimal("249.93")
     assert Decimal(str(request["body"]["qty"])) == 50
     assert request["body"]["client_order_id"] == "rsi-20261120-TSLA-1"
+
+
+def test_a_sell_at_252_10_with_an_absolute_offset_of_0_04_leaves_as_252_14(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    hold(sim, "TSLA", "50", "240")
+    quote(sim, "TSLA", "250")
+    call_command("limits", "offset_mode=absolute", "sell_offset=0.04", "--reason", "exit offset")
+
+    answer = api.post("/orders", order(side="sell", reference_price="252.10"))
+
+    assert answer.status_code == 201, answer.content
+    (request,) = sent(sim)
+    assert Decimal(str(request["body"]["limit_price"])) == Decimal("252.14")
+
+
+def test_the_tecl_order_of_52596_against_3432_62_is_denied_and_nothing_is_sent(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    sim.post("/sim/account", {"buying_power": "3432.62"})
+    body = order(symbol="TECL", qty="600", reference_price=None, limit_price="87.66")
+
+    answer = api.post("/orders", body)
+
+    assert answer.status_code == 422
+    assert answer["Content-Type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["code"] == "order_denied"
+    (violation,) = problem["violations"]
+    assert violation["code"] == "insufficient_buying_power"
+    assert Decimal(violation["actual"]) == Decimal("52596")
+    assert "needs $52,596.00, has $3,432.62" in violation["message"]
+    assert problem["order"]["status"] == "denied"
+    assert problem["order"]["state"] == "rejected"
+    assert sent(sim) == []
+    assert LedgerEntry.objects.count() == 0
+
+
+def test_a_sell_of_more_than_is_free_at_the_broker_is_denied(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    hold(sim, "TSLA", "40", "240")
+
+    answer = api.post("/orders", order(side="sell", qty="41"))
+
+    assert answer.status_code == 422
+    (violation,) = answer.json()["violations"]
+    assert violation["code"] == "insufficient_quantity"
+    assert (violation["limit"], violation["actual"]) == ("40.000000000", "41") or (
+        Decimal(violation["limit"]),
+        Decimal(violation["actual"]),
+    ) == (40, 41)
+    assert sent(sim) == []
+
+
+def test_the_same_order_again_answers_the_standing_order_and_sends_nothing(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    quote(sim, "TSLA", "260")
+    first = api.post("/orders", order(client_order_id="a-1", qty="50"))
+
+    again = api.post("/orders", order(client_order_id="a-1", qty=50))
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json()["id"] == first.json()["id"]
+    assert len(sent(sim)) == 1
+
+
+def test_a_client_order_id_with_another_body_is_refused(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    quote(sim, "TSLA", "260")
+    api.post("/orders", order(client_order_id="a-1"))
+
+    answer = api.post("/orders", order(client_order_id="a-1", qty="51"))
+
+    assert answer.status_code == 409
+    assert answer.json()["code"] == "client_order_id_reused"
+    assert len(sent(sim)) == 1
+
+
+def test_sixteen_callers_with_one_client_order_id_make_one_order(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    quote(sim, "TSLA", "260")
+
+    def send(_: int) -> tuple[int, str]:
+        try:
+            answer = api.post("/orders", order(client_order_id="race"))
+            return answer.status_code, answer.json()["id"]
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(send, range(16)))
+
+    assert len({order_id for _, order_id in answers}) == 1
+    assert sorted(code for code, _ in answers)[-1] <= 202
+    assert [code for code, _ in answers].count(201) == 1
+    assert len(sent(sim)) == 1
+
+
+def test_two_orders_never_spend_the_same_money_and_fills_free_nothing(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    """DESIGN's example: buying power 1,000, three buys of 400 that fill at once."""
+    sim.post("/sim/account", {"buying_power": "1000"})
+    quote(sim, "KO", "40")
+    body = order(symbol="KO", qty="10", reference_price=None, limit_price="40")
+
+    answers = [api.post("/orders", body).status_code for _ in range(3)]
+
+    assert answers == [201, 201, 422]
+    assert len(sent(sim)) == 2
+
+
+def test_concurrent_buys_are_judged_one_after_the_other(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    sim.post("/sim/account", {"buying_power": "10000"})
+    quote(sim, "KO", "60")
+    body = order(symbol="KO", qty="10", reference_price=None, limit_price="50")
+
+    def send(_: int) -> int:
+        try:
+            code: int = api.post("/orders", body).status_code
+            return code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(12) as pool:
+        codes = list(pool.map(send, range(24)))
+
+    # 19 orders of 500 fit under 10,000 less the buffer of 1 %.
+    assert codes.count(201) == 19
+    assert codes.count(422) == 5
+    assert len(sent(sim)) == 19
+
+
+def test_a_refusal_by_the_broker_is_told_with_its_own_words(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    answer = api.post("/orders", order(symbol="ZZZZ"))
+
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, "broker_rejected")
+    assert problem["broker_code"] == "42210000"
+    assert "not found" in problem["broker_message"]
+    assert problem["order"]["status"] == "rejected"
+
+
+def test_no_fresh_figures_mean_503_and_nothing_stored_or_sent(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    sim.post("/sim/faults", [{"kind": "status_before", "path": "/v2/account", "count": 5}])
+
+    answer = api.post("/orders", order())
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "broker_unavailable")
+    assert Order.objects.count() == 0
+    assert sent(sim) == []
+
+
+def test_a_market_order_is_answered_501_with_what_to_do(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    answer = api.post("/orders", order(type="market"))
+
+    assert (answer.status_code, answer.json()["code"]) == (501, "order_type_not_enabled")
+    assert "limit order" in answer.json()["detail"]
+    assert Order.objects.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"qty": 50.5}, "qty"),
+        ({"qty": "NaN"}, "qty"),
+        ({"qty": "Infinity"}, "qty"),
+        ({"qty": "0"}, "qty"),
+        ({"qty": "-1"}, "qty"),
+        ({"qty": True}, "qty"),
+        ({"qty": "1.5"}, "whole shares"),
+        ({"qty": "1e30"}, "qty"),
+        ({"reference_price": 250.30}, "reference_price"),
+        ({"reference_price": None}, "limit_price"),
+        ({"symbol": "tsla"}, "symbol"),
+        ({"symbol": "../account"}, "symbol"),
+        ({"side": "hold"}, "side"),
+        ({"client_order_id": "has space"}, "client_order_id"),
+        ({"client_order_id": "x" * 49}, "client_order_id"),
+        ({"limit_prize": "1"}, "limit_prize"),
+    ],
+)
+def test_bad_input_is_a_clear_422_and_changes_nothing(
+    sim: SimulatorServer, api: Api, order: MakeOrder, changes: dict[str, Any], field: str
+) -> None:
+    body = {**order(), **changes}
+    answer = api.post("/orders", {k: v for k, v in body.items() if v is not None})
+
+    assert answer.status_code == 422, answer.content
+    assert answer.json()["code"] == "invalid_request"
+    assert field in answer.json()["detail"]
+    assert Order.objects.count() == 0
+
+
+def test_a_limit_price_off_the_tick_is_refused_before_anything_is_stored(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    answer = api.post("/orders", order(reference_price=None, limit_price="249.935"))
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "limit_price_off_tick")
+    assert Order.objects.count() == 0
+
+
+def test_every_step_is_in_the_history_with_source_actor_and_report(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    quote(sim, "TSLA", "260")
+    order_id = api.post("/orders", order()).json()["id"]
+
+    steps = api.get(f"/orders/{order_id}/history").json()
+
+    assert [(step["from"], step["to"], step["source"]) for step in steps] == [
+        (None, "submitting", "api"),
+        ("submitting", "pending_new", "submit"),
+    ]
+    assert steps[0]["actor"] == "strategy rsi"
+    assert steps[1]["report"]["status"] == "pending_new"
+
+
+def test_the_request_id_of_the_caller_is_the_correlation_id(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    answer = api._client.post(
+        "/api/v1/orders",
+        order(),
+        content_type="application/json",
+        headers={"X-Request-ID": "desk-42"},
+    )
+
+    assert answer["X-Request-ID"] == "desk-42"
+    assert answer.json()["correlation_id"] == "desk-42"
+
+
+def test_an_order_takes_a_fixed_number_of_queries(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    quote(sim, "TSLA", "260")
+    api.post("/orders", order())
+
+    counts = []
+    for _ in range(3):
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            assert api.post("/orders", order()).status_code == 201
+        counts.append(len(queries))
+
+    assert max(counts) <= 22, counts
+    assert OrderHistory.objects.count() == 8
+
+
+def test_an_order_before_the_first_sync_opens_the_book_first(
+    sim: SimulatorServer, api: Api, order: MakeOrder, account: BrokerAccount
+) -> None:
+    hold(sim, "KO", "100", "55.5")
+
+    api.post("/orders", order())
+
+    entry = LedgerEntry.objects.get()
+    assert (entry.kind, entry.qty, entry.price) == ("opening", 100, Decimal("55.5"))
+    account.refresh_from_db()
+    assert account.opened_at is not None

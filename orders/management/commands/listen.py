@@ -2,6 +2,7 @@
 
 import asyncio
 import queue
+import signal
 from typing import Any
 
 from django.conf import settings
@@ -28,6 +29,13 @@ class Command(BaseCommand):
                 url=settings.BROKER_URL, key_id=key_id, secret_key=secret_key, messages=messages
             )
             Reader(account, messages).start()
-            asyncio.run(stream.follow())
+            asyncio.run(_until_signalled(stream))
         except (KeysRefused, BrokerRefused) as error:
             raise CommandError(str(error)) from error
+
+
+async def _until_signalled(stream: TradeUpdates) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stream.follow(stop)

@@ -1,0 +1,9 @@
+"""How a decimal is written: in requests to the broker, answers, messages and logs alike."""
+
+from decimal import Decimal
+
+
+def plain(value: Decimal) -> str:
+    """Without exponent or needless zeros: 50, 249.93, 0.000000001."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

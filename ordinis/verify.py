@@ -1,0 +1,140 @@
+"""Checks every invariant of the books on the real data, and names each row that breaks one.
+
+Reads only. Each check is one query or one pass over one table; nothing is repaired.
+"""
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from itertools import groupby
+
+from django.db.models import Count, F, Max, Q, Sum
+from django.db.models.functions import Coalesce
+
+from orders import statuses
+from orders.models import Fill, Order, OrderHistory
+from ordinis.numbers import plain
+from positions.ledger import Holding, after
+from positions.models import LedgerEntry, Position
+from reconciliation.models import Correction
+
+_ZERO = Decimal(0)
+
+
+def violations() -> Iterator[str]:
+    """A sentence for each violation found; none when all invariants hold."""
+    for check in _CHECKS:
+        yield from check()
+
+
+def _filled_is_the_sum_of_fills() -> Iterator[str]:
+    wrong = Order.objects.annotate(fills_sum=Coalesce(Sum("fills__qty"), _ZERO)).exclude(
+        fills_sum=F("filled_qty")
+    )
+    for order in wrong:
+        yield f"order {order.pk}: filled {plain(order.filled_qty)}, but its fills sum up differently"
+
+
+def _fills_are_in_the_ledger() -> Iterator[str]:
+    entries = LedgerEntry.objects.filter(kind=LedgerEntry.Kind.FILL).annotate(
+        shares=Coalesce(Sum("fills__qty"), _ZERO), orders=Count("fills__order", distinct=True)
+    )
+    for entry in entries.exclude(Q(qty=F("shares")) | Q(qty=-F("shares"))):
+        yield f"ledger entry {entry.pk}: {entry.qty:+f}, but its fills sum to {plain(entry.shares)}"
+    for entry in entries.exclude(orders=1):
+        yield f"ledger entry {entry.pk}: belongs to {entry.orders} orders"
+
+
+def _positions_follow_from_the_ledger() -> Iterator[str]:
+    rows = LedgerEntry.objects.order_by("position_id", "seq").select_related("position")
+    seen = set()
+    for position, entries in groupby(rows.iterator(), key=lambda entry: entry.position):
+        seen.add(position.pk)
+        held, seq = Holding(_ZERO, None), 0
+        for entry in entries:
+            seq += 1
+            held = after(held, entry.qty, entry.price)
+            if entry.seq != seq:
+                yield f"position {position}: ledger entry {seq} is missing"
+                seq = entry.seq
+            if held.qty != entry.qty_after:
+                yield f"position {position}: entry {entry.seq} says {plain(entry.qty_after)} shares after"
+            if entry.kind != LedgerEntry.Kind.CORRECTION and (
+                held.average_price != entry.average_price_after
+            ):
+                yield f"position {position}: entry {entry.seq} has a wrong average price"
+            held = Holding(entry.qty_after, entry.average_price_after)
+        if (held.qty, held.average_price, seq) != (
+            position.qty,
+            position.average_price,
+            position.ledger_version,
+        ):
+            yield f"position {position}: {plain(position.qty)} shares, but its ledger says {plain(held.qty)}"
+    for position in Position.objects.exclude(pk__in=seen).filter(~Q(qty=0) | ~Q(ledger_version=0)):
+        yield f"position {position}: {plain(position.qty)} shares without a ledger"
+
+
+def _history_is_whole() -> Iterator[str]:
+    rows = OrderHistory.objects.order_by("order_id", "seq").select_related("order")
+    seen = 0
+    for order, steps in groupby(rows.iterator(), key=lambda step: step.order):
+        seen += 1
+        status, digest, seq = "", "", 0
+        for step in steps:
+            seq += 1
+            if step.seq != seq or step.from_status != status:
+                yield f"order {order.pk}: its history has a gap before step {step.seq}"
+            elif status and not _may_follow(status, step.to_status):
+                yield f"order {order.pk}: {status} must not be followed by {step.to_status}"
+            if step.digest(digest) != step.hash:
+                yield f"order {order.pk}: step {step.seq} of its history was changed"
+            status, digest, seq = step.to_status, step.hash, step.seq
+        if (status, digest, seq) != (order.status, order.history_hash, order.history_length):
+            yield f"order {order.pk}: is {order.status}, but its history ends with {status}"
+    if seen != (total := Order.objects.count()):
+        yield f"{total - seen} orders have no history"
+
+
+def _may_follow(before: str, after: str) -> bool:
+    try:
+        statuses.check(before, after)
+    except statuses.InvalidTransition:
+        return False
+    return True
+
+
+def _acknowledged_orders_have_the_brokers_id() -> Iterator[str]:
+    wrong = Order.objects.filter(
+        Q(acknowledged_at=None, broker_order_id__isnull=False)
+        | Q(acknowledged_at__isnull=False, broker_order_id=None)
+    )
+    for order in wrong:
+        yield f"order {order.pk}: acknowledged and the broker's id do not go together"
+
+
+def _corrections_were_decided_by_another() -> Iterator[str]:
+    for row in Correction.objects.filter(decided_by=F("proposed_by")):
+        yield f"correction {row.pk}: decided by its proposer"
+    twice = (
+        LedgerEntry.objects.filter(kind=LedgerEntry.Kind.CORRECTION)
+        .values("cause")
+        .annotate(times=Count("pk"), newest=Max("pk"))
+        .exclude(times=1)
+    )
+    for entry in twice:
+        yield f"{entry['cause']}: applied {entry['times']} times"
+
+
+def _executions_are_booked_once() -> Iterator[str]:
+    for fill in Fill.objects.exclude(account_id=F("order__account_id")):
+        yield f"fill {fill.pk}: is in another account than its order"
+
+
+_CHECKS: tuple[Callable[[], Iterator[str]], ...] = (
+    _filled_is_the_sum_of_fills,
+    _fills_are_in_the_ledger,
+    _positions_follow_from_the_ledger,
+    _history_is_whole,
+    _acknowledged_orders_have_the_brokers_id,
+    _corrections_were_decided_by_another,
+    _executions_are_booked_once,
+)

@@ -1,0 +1,1 @@
+"""The processes themselves: the real commands, the real queues, real signals."""

@@ -1,0 +1,447 @@
+"""Book against broker: what a hand trade leaves behind, from suspect to applied correction."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import IntegrityError, connection, transaction
+
+from ordinis.accounts.models import BrokerAccount
+from ordinis.alerts.models import Alert
+from ordinis.verify import violations
+from positions.models import LedgerEntry, Position
+from reconciliation import corrections, jobs
+from reconciliation.corrections import MayNotDecide, NotDecided, decide
+from reconciliation.models import Break, Correction, ReconciliationReport, Suspect
+from reconciliation.run import reconcile
+from risk import figures
+from tests.conftest import Api, hold, quote
+from tests.simulator_server import SimulatorServer
+from tests.waiting import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def approver(db: None) -> User:
+    return User.objects.create_superuser("approver")
+
+
+@pytest.fixture
+def book(sim: SimulatorServer, account: BrokerAccount, settings: LazySettings) -> BrokerAccount:
+    """A book that was taken over with 100 KO and 40 OKE, and no waiting for the second look."""
+    settings.SECOND_LOOK_SECONDS = 0
+    hold(sim, "KO", "100", "60")
+    hold(sim, "OKE", "40", "70")
+    reconcile(account)
+    return account
+
+
+def _break(account: BrokerAccount) -> Break:
+    """The break that two looks make of the present difference."""
+    reconcile(account)
+    reconcile(account)
+    return Break.objects.get(status__in=Break.OPEN_STATUSES)
+
+
+def _waiting() -> Correction:
+    return Correction.objects.get(status="proposed")
+
+
+def test_the_first_run_takes_over_the_book_and_finds_nothing(book: BrokerAccount) -> None:
+    report = ReconciliationReport.objects.get()
+
+    assert (report.complete, report.compared_count) == (True, 2)
+    assert (report.zombies, report.orphans, report.quantity_drifts) == ([], [], [])
+    assert {p.symbol: p.qty for p in Position.objects.all()} == {"KO": 100, "OKE": 40}
+
+
+def test_a_position_closed_by_hand_becomes_a_zombie_and_is_closed_externally(
+    sim: SimulatorServer, book: BrokerAccount, approver: User, api: Api
+) -> None:
+    sim.post("/sim/trade", {"symbol": "OKE", "side": "sell", "qty": "40"})
+
+    row = _break(book)
+    assert (row.kind, row.symbol, row.difference) == ("zombie", "OKE", -40)
+    assert row.status == "correcting"
+    decide(_waiting().pk, "approve", user=approver, comment="sold in the app")
+
+    seen = api.get("/positions/OKE").json()
+    assert (seen["qty"], seen["drift_qty"], seen["status"]) == ("0", "0", "closed")
+    assert seen["closed_reason"] == "closed_externally"
+    entry = LedgerEntry.objects.get(kind="correction")
+    assert (entry.qty, entry.cause) == (-40, f"correction/{Correction.objects.get().pk}")
+    row.refresh_from_db()
+    assert row.status == "resolved"
+    assert list(violations()) == []
+    report = reconcile(book)
+    assert (report.zombies, report.reconciled_count) == ([], 1)
+
+
+def test_a_position_opened_by_hand_is_an_orphan_critical_in_report_and_alert(
+    sim: SimulatorServer, book: BrokerAccount, approver: User
+) -> None:
+    quote(sim, "TSLA", "250")
+    sim.post("/sim/trade", {"symbol": "TSLA", "side": "buy", "qty": "7"})
+
+    row = _break(book)
+
+    assert (row.kind, row.severity, row.value) == ("orphan", "critical", 1750)
+    report = ReconciliationReport.objects.first()
+    assert report is not None
+    assert report.orphans == ["TSLA"]
+    assert "TSLA" in report.critical_issues[0]
+    alert = Alert.objects.get(code="break_orphan")
+    assert (alert.severity, alert.subject, alert.ended_at) == ("critical", "TSLA", None)
+    decide(_waiting().pk, "approve", user=approver, comment="bought in the app")
+    position = Position.objects.get(symbol="TSLA")
+    assert (position.qty, position.average_price) == (7, 250)
+    alert.refresh_from_db()
+    assert alert.ended_at is not None
+
+
+def test_a_quantity_that_differs_is_corrected_to_the_brokers_quantity_and_price(
+    sim: SimulatorServer, book: BrokerAccount, approver: User
+) -> None:
+    sim.post("/sim/position", {"symbol": "KO", "qty": "130", "average_price": "61.5"})
+
+    row = _break(book)
+    decide(_waiting().pk, "approve", user=approver, comment="transfer")
+
+    assert (row.kind, row.difference) == ("quantity", 30)
+    position = Position.objects.get(symbol="KO")
+    assert (position.qty, position.average_price) == (130, Decimal("61.5"))
+    assert list(violations()) == []
+
+
+def test_a_difference_seen_once_is_only_a_suspect(
+    sim: SimulatorServer, book: BrokerAccount
+) -> None:
+    hold(sim, "KO", "101", "60")
+
+    report = reconcile(book)
+
+    assert [drift["symbol"] for drift in report.quantity_drifts] == ["KO"]
+    assert Suspect.objects.get().symbol == "KO"
+    assert Break.objects.count() == 0
+
+
+def test_a_difference_that_is_gone_at_the_second_look_was_none(
+    sim: SimulatorServer, book: BrokerAccount
+) -> None:
+    hold(sim, "KO", "101", "60")
+    reconcile(book)
+    hold(sim, "KO", "100", "60")
+
+    reconcile(book)
+
+    assert (Suspect.objects.count(), Break.objects.count()) == (0, 0)
+
+
+def test_a_second_look_before_its_time_decides_nothing(
+    sim: SimulatorServer, book: BrokerAccount, settings: LazySettings
+) -> None:
+    settings.SECOND_LOOK_SECONDS = 10
+    hold(sim, "KO", "101", "60")
+    for _ in range(3):
+        reconcile(book)
+    assert Break.objects.count() == 0
+
+    settings.SECOND_LOOK_SECONDS = 0
+    reconcile(book)
+
+    assert Break.objects.get().symbol == "KO"
+
+
+def test_the_clock_takes_the_second_look_when_it_is_due(
+    sim: SimulatorServer, book: BrokerAccount, settings: LazySettings
+) -> None:
+    settings.SECOND_LOOK_SECONDS = 10
+    hold(sim, "KO", "101", "60")
+    reconcile(book)
+    jobs.second_look()
+    assert Break.objects.count() == 0
+
+    settings.SECOND_LOOK_SECONDS = 0
+    jobs.second_look()
+
+    assert Break.objects.get().symbol == "KO"
+
+
+def test_an_order_that_moves_between_the_looks_makes_it_start_again(
+    sim: SimulatorServer, book: BrokerAccount, api: Api, order: Callable[..., dict[str, Any]]
+) -> None:
+    hold(sim, "KO", "101", "60")
+    reconcile(book)
+    quote(sim, "KO", "70")
+    body = order(symbol="KO", qty="1", reference_price=None, limit_price="50")
+    assert api.post("/orders", body).status_code == 201
+
+    reconcile(book)
+    assert Break.objects.count() == 0
+
+    until(lambda: (reconcile(book), Break.objects.count())[1], every=0.3)
+    assert Break.objects.get().symbol == "KO"
+
+
+def test_the_same_facts_again_make_one_break_and_one_correction(
+    sim: SimulatorServer, book: BrokerAccount
+) -> None:
+    hold(sim, "KO", "0", "0")
+    for _ in range(5):
+        reconcile(book)
+
+    row = Break.objects.get()
+    assert row.seen_count == 5
+    assert Correction.objects.count() == 1
+
+
+def test_a_drift_that_heals_closes_its_break_and_withdraws_its_correction(
+    sim: SimulatorServer, book: BrokerAccount
+) -> None:
+    hold(sim, "KO", "90", "60")
+    row = _break(book)
+    hold(sim, "KO", "100", "60")
+
+    reconcile(book)
+
+    row.refresh_from_db()
+    assert row.status == "healed"
+    assert Correction.objects.get().status == "superseded"
+    assert LedgerEntry.objects.filter(kind="correction").count() == 0
+
+
+@pytest.mark.parametrize("path", ["/v2/positions", "/v2/orders", "/v2/account"])
+def test_a_failed_read_is_not_an_empty_account(
+    sim: SimulatorServer, book: BrokerAccount, path: str
+) -> None:
+    sim.post("/sim/faults", [{"kind": "status_before", "path": path, "count": 3}])
+
+    for _ in range(3):
+        report = reconcile(book)
+
+    assert not report.complete
+    assert report.reason
+    assert (Suspect.objects.count(), Break.objects.count()) == (0, 0)
+    assert Alert.objects.get().code == "reconciliation_incomplete"
+    reconcile(book)
+    assert Alert.objects.get().ended_at is not None
+
+
+def test_another_account_behind_the_keys_concludes_nothing(
+    sim: SimulatorServer, book: BrokerAccount
+) -> None:
+    BrokerAccount.objects.update(account_number="PA-OTHER")
+    book.refresh_from_db()
+
+    report = reconcile(book)
+
+    assert not report.complete
+    assert "Check the keys" in report.reason
+
+
+def test_a_dry_run_keeps_nothing_but_its_report(sim: SimulatorServer, book: BrokerAccount) -> None:
+    hold(sim, "KO", "90", "60")
+
+    for _ in range(2):
+        report = reconcile(book, dry_run=True)
+
+    assert [drift["symbol"] for drift in report.quantity_drifts] == ["KO"]
+    assert (Suspect.objects.count(), Break.objects.count()) == (0, 0)
+
+
+def test_in_read_only_mode_a_break_gets_no_correction(
+    sim: SimulatorServer, book: BrokerAccount
+) -> None:
+    call_command("limits", "reconcile_mode=read_only", "--reason", "first week")
+    hold(sim, "KO", "90", "60")
+
+    row = _break(book)
+
+    assert row.status == "open"
+    assert Correction.objects.count() == 0
+
+
+def test_approving_twice_applies_once(
+    sim: SimulatorServer, book: BrokerAccount, approver: User
+) -> None:
+    hold(sim, "KO", "90", "60")
+    _break(book)
+    pk = _waiting().pk
+    decide(pk, "approve", user=approver, comment="yes")
+
+    with pytest.raises(NotDecided, match="approved and applied before"):
+        decide(pk, "approve", user=approver, comment="yes")
+
+    assert LedgerEntry.objects.filter(kind="correction").count() == 1
+
+
+def test_eight_approvals_at_the_same_moment_apply_once(
+    sim: SimulatorServer, book: BrokerAccount, approver: User
+) -> None:
+    hold(sim, "KO", "90", "60")
+    _break(book)
+    pk = _waiting().pk
+
+    def press(_: int) -> str:
+        try:
+            decide(pk, "approve", user=approver, comment="yes")
+        except NotDecided as error:
+            return str(error)
+        finally:
+            connection.close()
+        return "applied"
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(press, range(8)))
+
+    assert outcomes.count("applied") == 1
+    assert LedgerEntry.objects.filter(kind="correction").count() == 1
+    assert Position.objects.get(symbol="KO").qty == 90
+
+
+def test_facts_that_moved_since_the_proposal_apply_nothing_and_propose_anew(
+    sim: SimulatorServer, book: BrokerAccount, approver: User
+) -> None:
+    hold(sim, "KO", "90", "60")
+    _break(book)
+    stale = _waiting()
+    hold(sim, "KO", "80", "60")
+
+    with pytest.raises(NotDecided, match="facts moved") as refused:
+        decide(stale.pk, "approve", user=approver, comment="yes")
+
+    stale.refresh_from_db()
+    assert stale.status == "superseded"
+    assert Position.objects.get(symbol="KO").qty == 100
+    successor = refused.value.successor
+    assert successor is not None
+    assert (successor.difference, successor.status) == (-20, "proposed")
+    decide(successor.pk, "approve", user=approver, comment="now it is right")
+    assert Position.objects.get(symbol="KO").qty == 80
+
+
+def test_a_broker_that_can_not_be_read_lets_nothing_be_approved(
+    sim: SimulatorServer, book: BrokerAccount, approver: User
+) -> None:
+    hold(sim, "KO", "90", "60")
+    _break(book)
+    sim.post("/sim/faults", [{"kind": "status_before", "path": "/v2/positions"}])
+
+    with pytest.raises(NotDecided, match="could not be read"):
+        decide(_waiting().pk, "approve", user=approver, comment="yes")
+
+    assert _waiting().decided_by is None
+
+
+def test_who_proposed_it_may_not_decide_it_and_the_database_agrees(
+    sim: SimulatorServer, book: BrokerAccount, approver: User
+) -> None:
+    call_command("limits", "reconcile_mode=read_only", "--reason", "by hand only")
+    hold(sim, "KO", "90", "60")
+    row = _break(book)
+    own = corrections.propose(row, figures.ask(book), by=approver)
+    assert own is not None
+
+    with pytest.raises(MayNotDecide):
+        decide(own.pk, "approve", user=approver, comment="mine")
+    with pytest.raises(IntegrityError, match="decider_is_not_the_proposer"), transaction.atomic():
+        Correction.objects.filter(pk=own.pk).update(decided_by=approver)
+
+    assert Position.objects.get(symbol="KO").qty == 100
+
+
+def test_without_the_permission_nobody_decides(
+    sim: SimulatorServer, book: BrokerAccount, db: None
+) -> None:
+    hold(sim, "KO", "90", "60")
+    _break(book)
+
+    with pytest.raises(MayNotDecide):
+        decide(_waiting().pk, "reject", user=User.objects.create_user("viewer"), comment="no")
+
+
+def test_what_was_rejected_comes_back_only_when_the_facts_move(
+    sim: SimulatorServer, book: BrokerAccount, approver: User
+) -> None:
+    hold(sim, "KO", "90", "60")
+    _break(book)
+    decide(_waiting().pk, "reject", user=approver, comment="a transfer is on its way")
+
+    reconcile(book)
+    assert Correction.objects.filter(status="proposed").count() == 0
+    hold(sim, "KO", "85", "60")
+    reconcile(book)
+
+    assert _waiting().difference == -15
+
+
+def test_a_proposal_nobody_decides_expires_and_is_proposed_again(
+    sim: SimulatorServer, book: BrokerAccount, approver: User
+) -> None:
+    hold(sim, "KO", "90", "60")
+    _break(book)
+    Correction.objects.update(expires_at=figures.database_now())
+
+    with pytest.raises(NotDecided, match="expired"):
+        decide(_waiting().pk, "approve", user=approver, comment="late")
+    jobs.expire()
+    assert Correction.objects.get().status == "expired"
+    reconcile(book)
+
+    assert _waiting().difference == -10
+
+
+def test_two_runs_at_once_take_turns(sim: SimulatorServer, book: BrokerAccount) -> None:
+    hold(sim, "KO", "90", "60")
+
+    def run(_: int) -> int:
+        try:
+            return reconcile(book).pk
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(run, range(6)))
+
+    assert Break.objects.get().seen_count == 6
+    assert Correction.objects.count() == 1
+    spans = sorted(
+        (r.started_at, r.started_at + timedelta(seconds=float(r.duration_seconds)))
+        for r in ReconciliationReport.objects.all()
+    )
+    assert all(later[0] > earlier[0] for earlier, later in zip(spans, spans[1:], strict=False))
+
+
+def test_the_api_runs_lists_and_shows_reports_and_breaks(
+    sim: SimulatorServer, book: BrokerAccount, api: Api
+) -> None:
+    hold(sim, "KO", "90", "60")
+
+    for _ in range(2):
+        report = api.post("/reconciliation/run", {"dry_run": False}).json()
+
+    assert report["complete"] is True
+    assert report["quantity_drifts"] == [
+        {"symbol": "KO", "local": "100", "broker": "90", "difference": "-10"}
+    ]
+    assert report["pending_approval_count"] == 1
+    assert api.get(f"/reconciliation/reports/{report['id']}").json() == report
+    page = api.get("/reconciliation/reports", limit=2).json()
+    assert [item["id"] for item in page["items"]][0] == report["id"]
+    rest = api.get("/reconciliation/reports", cursor=page["next"]).json()
+    assert (len(page["items"]), len(rest["items"]), rest["next"]) == (2, 1, None)
+    (row,) = api.get("/reconciliation/breaks").json()["items"]
+    assert (row["kind"], row["local"], row["broker"], row["status"]) == (
+        "quantity",
+        "100",
+        "90",
+        "correcting",
+    )
+    assert row["correction"] == Correction.objects.get().pk

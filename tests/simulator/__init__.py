@@ -1,0 +1,1 @@
+"""The simulator speaks Alpaca's wire: shown through alpaca-py and raw requests."""
