@@ -1,7 +1,7 @@
 """Risk limits in the console: every change is a new version, made by `risk.limits.change`."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -25,7 +25,13 @@ from risk.models import RiskLimits
 _UNITS = {"buying_power_buffer_pct": "%", "max_slippage_pct": "%"}
 
 
-class LimitsForm(forms.ModelForm[RiskLimits]):
+if TYPE_CHECKING:
+    _Form = forms.ModelForm[RiskLimits]
+else:
+    _Form = forms.ModelForm  # takes its type argument only when types are checked
+
+
+class LimitsForm(_Form):
     """The owner's own values; an empty field falls back."""
 
     class Meta:
@@ -56,6 +62,7 @@ class RiskLimitsAdmin(ReadOnlyAdmin[RiskLimits]):
     change_list_template = "console/limits.html"
     page_template = "console/limits_version.html"
     sortable_by = ()
+    ordering = ("-created_at", "-pk")
     empty = (
         "Nobody has changed a limit yet: the defaults hold. Each change appears here as a version."
     )
@@ -72,8 +79,7 @@ class RiskLimitsAdmin(ReadOnlyAdmin[RiskLimits]):
             )
             for key in KEYS
         }
-        rows = super().get_queryset(request).annotate(**before)
-        return rows.order_by("-created_at", "-pk")
+        return super().get_queryset(request).annotate(**before)
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
@@ -161,7 +167,7 @@ class RiskLimitsAdmin(ReadOnlyAdmin[RiskLimits]):
             row = change(
                 account=owner.account,
                 strategy=owner.strategy,
-                values={key: form.cleaned_data[key] or _empty(form, key) for key in touched},
+                values={key: _or_none(form.cleaned_data[key]) for key in touched},
                 reason=form.cleaned_data["reason"],
                 actor=person(request).get_username(),
                 author=person(request),
@@ -214,11 +220,15 @@ def _owner(request: HttpRequest) -> _Owner:
     return _Owner(account, None)
 
 
+def _or_none(value: Any) -> Any:
+    return None if value == "" else value
+
+
 def _differences(row: RiskLimits) -> list[tuple[str, str, str]]:
     """Key, value before and value after, of what a version changed."""
     found = []
     for key in KEYS:
         was, now = getattr(row, f"before_{key}"), getattr(row, key)
-        if (was or None) != (now or None):
+        if _or_none(was) != _or_none(now):
             found.append((key, shown(key, was), shown(key, now)))
     return found

@@ -28,7 +28,7 @@ class Limits:
 KEYS = tuple(field.name for field in fields(Limits))
 # Where account and strategy both set one of these, the tighter holds.
 _TIGHTER = {"buying_power_buffer_pct": max, "max_slippage_pct": min}
-_ACCOUNT_ONLY = frozenset({"reconcile_mode"})
+ACCOUNT_ONLY = frozenset({"reconcile_mode"})
 
 
 def latest(account_id: int, strategy_id: int | None) -> RiskLimits | None:
@@ -57,7 +57,7 @@ def in_force(account_id: int, strategy_id: int | None = None) -> Limits:
             continue
         for key in KEYS:
             value = getattr(row, key)
-            if value in (None, "") or (owner is not None and key in _ACCOUNT_ONLY):
+            if value in (None, "") or (owner is not None and key in ACCOUNT_ONLY):
                 continue
             tighter = _TIGHTER.get(key) if owner is not None and key in values else None
             values[key] = tighter(values[key], value) if tighter else value
@@ -85,7 +85,7 @@ def change(
             f"{', '.join(unknown)}: not a limit that this version enforces. "
             f"Known: {', '.join(KEYS)}."
         )
-    if strategy is not None and (misplaced := sorted(set(values) & _ACCOUNT_ONLY)):
+    if strategy is not None and (misplaced := sorted(set(values) & ACCOUNT_ONLY)):
         raise ValidationError(f"{', '.join(misplaced)} is set for the account only.")
     with transaction.atomic():
         BrokerAccount.lock(account.pk)  # two changes at once get two versions, not one

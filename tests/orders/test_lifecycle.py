@@ -228,7 +228,7 @@ def test_shuffled_and_repeated_reports_always_end_in_the_same_books(
         reports.append(report(status, **told))
         reports.append(report(status, execution=(execution_id, str(qty), price), **told))
     last = reports[-1]
-    shuffled = data.draw(st.lists(st.sampled_from(reports), max_size=12)) + [last]
+    shuffled = [*data.draw(st.lists(st.sampled_from(reports), max_size=12)), last]
 
     with transaction.atomic():
         for item in shuffled:
