@@ -1,0 +1,1 @@
+"""Timings, as ratios against a floor measured in the same run. Never part of the tests."""

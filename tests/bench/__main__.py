@@ -1,0 +1,113 @@
+"""`make bench`: what Ordinis adds to an order, beside the least that any such service must do.
+
+The floor of one order is two durable commits and three loopback calls to the same simulator
+(account, positions, order). Quote the ratio: absolute times are the machine's.
+"""
+
+import logging
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ordinis.settings")
+ROUNDS = 300
+WARM_UP = 30
+
+
+def main() -> None:
+    django.setup()
+    logging.disable(logging.WARNING)
+    from django.conf import settings
+    from django.test.utils import setup_databases, teardown_databases
+
+    from tests.simulator_server import SimulatorServer
+
+    databases = setup_databases(verbosity=0, interactive=False)
+    try:
+        with SimulatorServer(seed=7) as sim:
+            sim.post("/sim/price", {"hold": True})
+            settings.BROKER_URL = sim.url
+            _report(*_measure(sim))
+    finally:
+        teardown_databases(databases, verbosity=0)
+
+
+def _measure(sim: Any) -> tuple[list[float], list[float]]:
+    """Own times and floor times of as many orders, taken in turn, in seconds."""
+    from django.test import Client
+
+    from ordinis.accounts.models import SCOPES
+    from ordinis.accounts.setup import issue_token
+
+    _, token = issue_token(strategy="bench", account="main", scopes=SCOPES)
+    client = Client(SERVER_NAME="localhost", headers={"Authorization": f"Bearer {token}"})
+    body = {"symbol": "KO", "side": "buy", "qty": "1", "limit_price": "1.00"}
+    floor = _floor(sim)
+
+    def order() -> None:
+        answer = client.post("/api/v1/orders", body, content_type="application/json")
+        assert answer.status_code == 201, answer.content
+
+    own_times, floor_times = [], []
+    for round_number in range(WARM_UP + ROUNDS):
+        own, least = _timed(order), _timed(floor)
+        if round_number >= WARM_UP:
+            own_times.append(own)
+            floor_times.append(least)
+    return own_times, floor_times
+
+
+def _floor(sim: Any) -> Callable[[], None]:
+    """Two durable commits and three loopback calls, with nothing around them."""
+    import requests
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE bench_floor (n bigint)")
+    session = requests.Session()
+    session.trust_env = False
+    session.headers.update({"APCA-API-KEY-ID": "bench", "APCA-API-SECRET-KEY": "bench"})
+    body = {
+        "symbol": "KO",
+        "side": "buy",
+        "qty": "1",
+        "type": "limit",
+        "time_in_force": "day",
+        "limit_price": "1.00",
+    }
+
+    def once() -> None:
+        with connection.cursor() as cursor:
+            session.get(f"{sim.url}/v2/account", timeout=5).raise_for_status()
+            session.get(f"{sim.url}/v2/positions", timeout=5).raise_for_status()
+            cursor.execute("INSERT INTO bench_floor VALUES (1)")
+            session.post(f"{sim.url}/v2/orders", json=body, timeout=5).raise_for_status()
+            cursor.execute("INSERT INTO bench_floor VALUES (2)")
+
+    return once
+
+
+def _timed(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _report(own: list[float], floor: list[float]) -> None:
+    ratios = [a / b for a, b in zip(own, floor, strict=True)]
+    print(f"{ROUNDS} orders, one caller, simulator on loopback, embedded database")  # noqa: T201
+    for name, values, unit in (
+        ("order through Ordinis", [value * 1000 for value in own], "ms"),
+        ("floor", [value * 1000 for value in floor], "ms"),
+        ("ratio", ratios, ""),
+    ):
+        p50, p95 = statistics.median(values), statistics.quantiles(values, n=20)[18]
+        print(f"{name:24} P50 {p50:6.2f} {unit:2}  P95 {p95:6.2f} {unit}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
