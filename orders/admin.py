@@ -1,5 +1,6 @@
 """Orders in the console: shown, never edited. Holds no rule."""
 
+import contextlib
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -80,8 +81,16 @@ class Step:
 @admin.register(Order)
 class OrderAdmin(ReadOnlyAdmin[Order]):
     list_display = (
-        "client_order_id", "shown_status", "symbol", "side", "shares", "filled", "limit",
-        "strategy", "created", "updated",
+        "client_order_id",
+        "shown_status",
+        "symbol",
+        "side",
+        "shares",
+        "filled",
+        "limit",
+        "strategy",
+        "created",
+        "updated",
     )
     list_select_related = ("strategy",)
     list_filter = (AccountFilter, StateFilter, SideFilter, StrategyFilter, SymbolFilter, DayFilter)
@@ -106,10 +115,8 @@ class OrderAdmin(ReadOnlyAdmin[Order]):
             | Q(broker_order_id=term)
             | Q(correlation_id=term)
         )
-        try:
+        with contextlib.suppress(ValueError):
             wanted |= Q(pk=UUID(term))
-        except ValueError:
-            pass
         return queryset.filter(wanted), False
 
     @admin.display(description="status")

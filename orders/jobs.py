@@ -13,7 +13,10 @@ log = logging.getLogger("ordinis.orders")
 def resolve() -> None:
     """Looks up every order whose outcome is unknown."""
     for order in resolver.due(datetime.now(UTC)):
-        resolver.resolve(order)
+        try:
+            resolver.resolve(order)
+        except Exception:  # one order that can't be handled must not hold up the others
+            log.exception("order not resolved", extra={"order": str(order.pk)})
 
 
 def poll() -> None:

@@ -25,7 +25,12 @@ from orders.models import Order
 from orders.sync import ensure_open_book
 from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.alerts.models import Alert, raise_alert
-from ordinis.broker.errors import DuplicateClientOrderId, OrderRefused, OutcomeUnknown
+from ordinis.broker.errors import (
+    BrokerUnavailable,
+    DuplicateClientOrderId,
+    OrderRefused,
+    OutcomeUnknown,
+)
 from ordinis.broker.registry import broker_for
 from ordinis.numbers import plain
 from risk import figures
@@ -35,6 +40,7 @@ from risk.limits import Limits, in_force
 
 log = logging.getLogger("ordinis.orders")
 
+_MOST_QUESTIONS = 4
 _MARGIN = timedelta(seconds=settings.ACKNOWLEDGEMENT_MARGIN)
 
 
@@ -203,12 +209,11 @@ def _judge_and_store(order: Order, intent: Intent, limits: Limits, *, actor: str
     that takes more than half of it, are only ever decided on figures asked for anew. Figures that
     got too old while waiting for the lock are asked for again, with the lock let go.
     """
-    snapshot = figures.shared(order.account)
-    fresh = False
-    while True:
+    snapshot, fresh = figures.shared(order.account), settings.FIGURES_MAX_AGE == 0
+    for _ in range(_MOST_QUESTIONS):
         with transaction.atomic():
             BrokerAccount.lock(order.account_id)
-            if not snapshot.is_older_than(settings.FIGURES_MAX_AGE, figures.database_now()):
+            if not snapshot.is_older_than(max(settings.FIGURES_MAX_AGE, 1)):
                 context = _context(order, snapshot)
                 violations = evaluate(intent, context, limits)
                 thin = _is_thin(intent, context, limits)
@@ -216,6 +221,7 @@ def _judge_and_store(order: Order, intent: Intent, limits: Limits, *, actor: str
                     _store(order, violations, actor=actor)
                     return
         snapshot, fresh = figures.ask(order.account), True
+    raise BrokerUnavailable("Other orders of the account kept it busy for too long.")
 
 
 def _is_thin(intent: Intent, context: Context, limits: Limits) -> bool:

@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from orders import lifecycle, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from ordinis.accounts.models import BrokerAccount
+from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.errors import BrokerUnavailable
-from ordinis.broker.port import OrderReport, PositionReport
+from ordinis.broker.port import Broker, OrderReport, PositionReport
 from ordinis.broker.registry import broker_for
 from positions import broker_view
 from positions.ledger import book, lock_position
@@ -34,54 +35,65 @@ def take_in(account: BrokerAccount, report: OrderReport, source: Source) -> Orde
         )
         .first()
     )
-    if order is None:
-        return None
-    try:
-        return lifecycle.observe(order.pk, report, Origin(source, "broker"))
-    except lifecycle.MismatchedReport as mismatch:
-        log.error("mismatched report", extra={"order": str(order.pk), "error": str(mismatch)})
-        return order
+    return None if order is None else _observe(order, report, source)
 
 
 def poll(account: BrokerAccount, source: Source = Source.POLL) -> bool:
-    """Brings every open order up to date; whether the broker's list was complete.
+    """Brings every open order up to date; whether all could be read.
 
     Raises BrokerUnavailable or BrokerRefused when the list can't be read at all.
     """
     broker = broker_for(account.broker, account.mode)
     # Ours first: an order sent after this is not missed for being absent from the list.
-    ours = {
-        order.client_order_id: order
-        for order in Order.objects.filter(account=account).exclude(
-            Q(status__in=sorted(statuses.CLOSED)) | Q(acknowledged_at=None)
-        )
-    }
+    ours = {order.client_order_id: order for order in _open_at_broker(account)}
     theirs = broker.open_orders()
-    for report in theirs.items:
-        order = ours.pop(report.client_order_id, None)
-        if order is None or _tells_more(order, report):
-            take_in(account, report, source)
+    reports = {report.client_order_id: report for report in theirs.items}
+    for order in Order.objects.filter(account=account, client_order_id__in=reports):
+        ours.pop(order.client_order_id, None)
+        report = reports[order.client_order_id]
+        if (report.status, report.filled_qty) != (order.status, order.filled_qty):
+            _observe(order, report, source)
     if not theirs.complete:
         return False
-    complete = True
-    for order in ours.values():  # open here, not open there: each is asked for by its id
-        assert order.broker_order_id is not None, "it was acknowledged"
-        try:
-            found = broker.order(order.broker_order_id)
-        except BrokerUnavailable as error:
-            log.warning("order not read", extra={"order": str(order.pk), "error": error.message})
-            complete = False
-            continue
-        if found is None:
-            log.error("the broker no longer knows an open order", extra={"order": str(order.pk)})
-            complete = False
-            continue
-        take_in(account, found, source)
-    return complete
+    # Open here, not open there: each is asked for by its id.
+    looked_up = [_look_up(broker, order, source) for order in ours.values()]
+    return all(looked_up)
 
 
-def _tells_more(order: Order, report: OrderReport) -> bool:
-    return (report.status, report.filled_qty) != (order.status, order.filled_qty)
+def _open_at_broker(account: BrokerAccount) -> QuerySet[Order]:
+    closed = Q(status__in=sorted(statuses.CLOSED))
+    return Order.objects.filter(account=account, broker_order_id__isnull=False).exclude(closed)
+
+
+def _look_up(broker: Broker, order: Order, source: Source) -> bool:
+    assert order.broker_order_id is not None, "it was acknowledged"
+    try:
+        found = broker.order(order.broker_order_id)
+    except BrokerUnavailable as error:
+        log.warning("order not read", extra={"order": str(order.pk), "error": error.message})
+        return False
+    if found is None:
+        raise_alert(
+            account_id=order.account_id,
+            code="order_missing",
+            subject=str(order.pk),
+            severity=Alert.Severity.CRITICAL,
+            message=(
+                f"Order {order.client_order_id} ({order.symbol}) is open here, but the broker "
+                "no longer knows it. Look it up in the broker's own app."
+            ),
+        )
+        return True
+    _observe(order, found, source)
+    return True
+
+
+def _observe(order: Order, report: OrderReport, source: Source) -> Order:
+    try:
+        return lifecycle.observe(order.pk, report, Origin(source, "broker"))
+    except lifecycle.MismatchedReport as mismatch:
+        log.error("mismatched report", extra={"order": str(order.pk), "error": str(mismatch)})
+        return order
 
 
 def ensure_open_book(account: BrokerAccount) -> None:

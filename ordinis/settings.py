@@ -141,6 +141,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.postgres",
     "django_htmx",
+    "ninja",  # its own copy of the API page's scripts: nothing is loaded from elsewhere
     "django_q",
 ]
 

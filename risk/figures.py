@@ -6,15 +6,16 @@ processes recorded. Never called inside a transaction.
 """
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.conf import settings
 from django.db import connection, transaction
 
 from ordinis.accounts.models import BrokerAccount
-from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
+from ordinis.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from ordinis.broker.port import AccountReport, PositionReport
 from ordinis.broker.registry import broker_for
 
@@ -26,9 +27,12 @@ class Figures:
     account: AccountReport
     positions: dict[str, PositionReport]
     asked_at: datetime
+    # This process's monotonic clock when the answer was there. Freshness is judged by it: a
+    # broker that takes long to answer must not make every answer too old to use.
+    received: float
 
-    def is_older_than(self, seconds: float, now: datetime) -> bool:
-        return now - self.asked_at > timedelta(seconds=seconds)
+    def is_older_than(self, seconds: float) -> bool:
+        return time.monotonic() - self.received > seconds
 
 
 def database_now() -> datetime:
@@ -40,10 +44,19 @@ def database_now() -> datetime:
     return now
 
 
+@dataclass(slots=True)
+class _Question:
+    """One question under way for an account, and how the last one failed."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    failed_at: float = 0.0
+    error: BrokerError | None = None
+
+
 # Two calls at once for each caller that asks; bounded, so that a slow broker can't eat threads.
 _pool = ThreadPoolExecutor(max_workers=10, thread_name_prefix="figures")
 _shared: dict[int, Figures] = {}
-_asking: dict[int, threading.Lock] = {}
+_questions: dict[int, "_Question"] = {}
 _guard = threading.Lock()
 
 
@@ -69,6 +82,7 @@ def ask(account: BrokerAccount) -> Figures:
         account=report,
         positions={position.symbol: position for position in held.items},
         asked_at=asked_at,
+        received=time.monotonic(),
     )
     with _guard:
         _shared[account.pk] = figures
@@ -76,11 +90,19 @@ def ask(account: BrokerAccount) -> Figures:
 
 
 def shared(account: BrokerAccount) -> Figures:
-    """Figures no older than the configured age; callers of the same moment share one question."""
+    """Figures no older than the configured age. Callers of the same moment share one question,
+    and its failure: behind a broker that does not answer nobody waits for more than one."""
     with _guard:
-        lock = _asking.setdefault(account.pk, threading.Lock())
-    with lock:
+        question = _questions.setdefault(account.pk, _Question())
+    came = time.monotonic()
+    with question.lock:
+        if question.failed_at > came and question.error is not None:
+            raise question.error
         figures = _shared.get(account.pk)
-        if figures and not figures.is_older_than(settings.FIGURES_MAX_AGE, database_now()):
+        if figures and not figures.is_older_than(settings.FIGURES_MAX_AGE):
             return figures
-        return ask(account)
+        try:
+            return ask(account)
+        except BrokerError as error:
+            question.failed_at, question.error = time.monotonic(), error
+            raise
