@@ -77,7 +77,7 @@ class SimulatorServer:
             raise RuntimeError("the simulator did not stop within 10 s")
         self._thread = None
 
-    def get(self, path: str, **query: str) -> Any:
+    def get(self, path: str, /, **query: str) -> Any:
         """The JSON under a path of /sim/; raises for anything but success."""
         return self._call("GET", path, params=query)
 
