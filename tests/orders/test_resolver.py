@@ -74,9 +74,9 @@ def test_an_order_that_never_arrived_is_sent_again_with_the_same_id_after_three_
     sim.post("/sim/faults", [{**POST_ORDERS, "kind": "drop_before"}])
     api.post("/orders", order(client_order_id="gone-1"))
 
-    jobs.resolve()
-    jobs.resolve()
-    assert Order.objects.get().status == statuses.UNRESOLVED
+    for _ in range(3):
+        jobs.resolve()
+    assert Order.objects.get().status == statuses.UNRESOLVED, "10 seconds have not passed"
     assert _at_broker(sim) == []
     _age(Order.objects.get(), 11)
     jobs.resolve()
@@ -86,6 +86,20 @@ def test_an_order_that_never_arrived_is_sent_again_with_the_same_id_after_three_
     assert [o["client_order_id"] for o in _at_broker(sim)] == ["gone-1"]
     first, second = (request["body"] for request in sent(sim))
     assert first == second
+
+
+def test_two_misses_are_not_proof_however_long_they_took(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    sim.post("/sim/faults", [{**POST_ORDERS, "kind": "drop_before"}])
+    api.post("/orders", order())
+
+    jobs.resolve()
+    _age(Order.objects.get(), 30)
+    jobs.resolve()
+
+    assert Order.objects.get().status == statuses.UNRESOLVED
+    assert len(sent(sim)) == 1
 
 
 def test_an_order_too_old_to_send_fails_and_a_later_report_reopens_it(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from orders.models import Order, OrderHistory
+from orders.sync import ensure_open_book
 from ordinis.accounts.models import BrokerAccount
 from positions.models import LedgerEntry
+from risk import figures
 from tests.conftest import Api, hold, quote, sent
 from tests.simulator_server import SimulatorServer
 
@@ -99,6 +102,9 @@ def test_the_same_order_again_answers_the_standing_order_and_sends_nothing(
     assert (first.status_code, again.status_code) == (201, 200)
     assert again.json()["id"] == first.json()["id"]
     assert len(sent(sim)) == 1
+    sim.delete("/sim/log")
+    api.post("/orders", order(client_order_id="a-1"))
+    assert sim.get("/sim/log") == [], "the broker need not even be asked"
 
 
 def test_a_client_order_id_with_another_body_is_refused(
@@ -149,27 +155,51 @@ def test_two_orders_never_spend_the_same_money_and_fills_free_nothing(
     assert len(sent(sim)) == 2
 
 
-def test_concurrent_buys_are_judged_one_after_the_other(
+def test_sixteen_buys_at_once_are_judged_one_after_the_other(
     sim: SimulatorServer, api: Api, order: MakeOrder
 ) -> None:
-    sim.post("/sim/account", {"buying_power": "10000"})
+    sim.post("/sim/account", {"buying_power": "1000"})
     quote(sim, "KO", "60")
-    body = order(symbol="KO", qty="10", reference_price=None, limit_price="50")
+    body = order(symbol="KO", qty="8", reference_price=None, limit_price="50")
+    api.get("/account")
+    together = Barrier(16)
 
     def send(_: int) -> int:
         try:
+            together.wait()
             code: int = api.post("/orders", body).status_code
             return code
         finally:
             connection.close()
 
-    with ThreadPoolExecutor(12) as pool:
-        codes = list(pool.map(send, range(24)))
+    with ThreadPoolExecutor(16) as pool:
+        codes = list(pool.map(send, range(16)))
 
-    # 19 orders of 500 fit under 10,000 less the buffer of 1 %.
-    assert codes.count(201) == 19
-    assert codes.count(422) == 5
-    assert len(sent(sim)) == 19
+    assert (codes.count(201), codes.count(422)) == (2, 14)
+    assert len(sent(sim)) == 2
+
+
+def test_callers_behind_a_broker_that_fails_share_its_failure(
+    sim: SimulatorServer, api: Api, order: MakeOrder, account: BrokerAccount
+) -> None:
+    ensure_open_book(account)
+    figures._shared.clear()
+    sim.post("/sim/options", {"latency": 0.5})
+    sim.post("/sim/faults", [{"kind": "status_before", "path": "/v2/account", "count": 99}])
+    sim.delete("/sim/log")
+
+    def send(_: int) -> int:
+        try:
+            code: int = api.post("/orders", order()).status_code
+            return code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(send, range(8)))
+
+    assert codes == [503] * 8
+    assert len(sim.get("/sim/log?path=/v2/account")) <= 2
 
 
 def test_a_refusal_by_the_broker_is_told_with_its_own_words(

@@ -307,6 +307,34 @@ def test_eight_approvals_at_the_same_moment_apply_once(
     assert Position.objects.get(symbol="KO").qty == 90
 
 
+def test_a_rejection_while_an_approval_reads_the_broker_wins(
+    sim: SimulatorServer, book: BrokerAccount, approver: User
+) -> None:
+    hold(sim, "KO", "90", "60")
+    _break(book)
+    pk = _waiting().pk
+    sim.post("/sim/options", {"latency": 0.4})
+    sim.delete("/sim/log")
+
+    def approve() -> str:
+        try:
+            decide(pk, "approve", user=approver, comment="yes")
+        except NotDecided as error:
+            return str(error)
+        finally:
+            connection.close()
+        return "applied"
+
+    with ThreadPoolExecutor(1) as pool:
+        approval = pool.submit(approve)
+        until(lambda: sim.get("/sim/log"))
+        decide(pk, "reject", user=approver, comment="no")
+        assert "rejected before" in approval.result()
+
+    assert Position.objects.get(symbol="KO").qty == 100
+    assert Correction.objects.get().status == "rejected"
+
+
 def test_facts_that_moved_since_the_proposal_apply_nothing_and_propose_anew(
     sim: SimulatorServer, book: BrokerAccount, approver: User
 ) -> None:
