@@ -12,9 +12,10 @@ from django.db import DatabaseError, close_old_connections, connection
 
 from orders.models import OrderHistory
 from orders.sync import ensure_open_book, poll, refresh, take_in
+from ordinis import heartbeat
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.alpaca import parse_trade_update
-from ordinis.broker.alpaca_stream import CONNECTED, STOP, Message
+from ordinis.broker.alpaca_stream import ALIVE, CONNECTED, STOP, Message
 from ordinis.broker.errors import BrokerError
 
 log = logging.getLogger("ordinis.stream")
@@ -46,13 +47,17 @@ class Reader(threading.Thread):
         while (message := self._messages.get()) != STOP:
             while not self._stored(message) and not self._stopped.wait(_RETRY_SECONDS):
                 pass
-            self._refresher.wanted.set()
+            if message != ALIVE:
+                self._refresher.wanted.set()
         connection.close()
 
     def _stored(self, message: Message) -> bool:
         """Whether the message needs no further try."""
         try:
             close_old_connections()
+            heartbeat.beat("listen")
+            if message == ALIVE:
+                return True
             if message == CONNECTED:
                 log.info("connected to the broker's stream", extra={"account": self._account.name})
                 ensure_open_book(self._account)

@@ -15,10 +15,14 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 
 from ordinis.accounts.models import BrokerAccount
+from ordinis.models import Heartbeat
 from reconciliation.run import latest_complete
 from risk.figures import database_now
 from risk.limits import in_force
 from risk.models import RiskLimits
+
+# Three missed signs of life, and a little.
+_SILENT = timedelta(seconds=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,22 @@ def check() -> Iterator[Failure]:
     if pending:
         yield Failure("migrations", "Migrations are pending: run manage.py migrate (or start).")
         return
+    yield from _processes()
     yield from _books()
+
+
+def _processes() -> Iterator[Failure]:
+    """The worker and the stream give a sign of life every few seconds while they do their work."""
+    now = database_now()
+    seen = dict(Heartbeat.objects.values_list("name", "last_seen_at"))
+    for name, what in (("worker", "runs the periodic jobs"), ("listen", "follows the stream")):
+        last = seen.get(name)
+        if last is None or now - last > _SILENT:
+            since = f"since {last:%H:%M:%S %Z}" if last else "yet"
+            yield Failure(
+                name,
+                f"Nothing {what} {since}. Run manage.py start, or manage.py {name} on its own.",
+            )
 
 
 def _books() -> Iterator[Failure]:

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import Error, close_old_connections, connection
 from django.db.models.functions import Now
 
 from ordinis.models import Heartbeat
@@ -31,7 +31,7 @@ def beat(name: str) -> None:
             unique_fields=["name"],
             update_fields=["last_seen_at"],
         )
-    except DatabaseError as error:
+    except Error as error:
         logger.warning("The sign of life of %s was not written: %s", name, error)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import Error, close_old_connections, connection
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
@@ -103,7 +103,7 @@ def _renewed(name: str, holder: str) -> Iterator[None]:
         while not ended.wait(RENEWED_EVERY):
             try:
                 JobRun.objects.filter(_mine(name, holder)).update(lease_until=Now() + LEASE)
-            except DatabaseError as error:
+            except Error as error:
                 logger.warning("The lease of %s was not renewed: %s", name, error)
             finally:
                 connection.close()

@@ -3,6 +3,7 @@
 Never holds a secret: keys come from the environment and are read where they are used.
 """
 
+import contextlib
 import os
 import secrets
 import sys
@@ -40,6 +41,27 @@ def _seconds(name: str, default: float) -> float:
 
 def _list(name: str, default: str = "") -> list[str]:
     return [item.strip() for item in os.environ.get(name, default).split(",") if item.strip()]
+
+
+def _development_key() -> str:
+    """Made once for this folder, so that sessions survive a restart."""
+    key_file = VAR_DIR / "development-secret-key"
+    if not key_file.exists():
+        try:
+            VAR_DIR.mkdir(parents=True, exist_ok=True)
+            temporary = VAR_DIR / f".development-secret-key.{os.getpid()}"
+            temporary.touch(mode=0o600)
+            temporary.write_text(secrets.token_urlsafe(50))
+        except OSError as error:
+            raise ImproperlyConfigured(
+                f"{VAR_DIR} can't be written ({error.strerror}). Everything that Ordinis keeps is "
+                "there: make it writable, or set ORDINIS_VAR_DIR to another folder."
+            ) from error
+        # The first process wins, whole or not at all.
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, key_file)
+        temporary.unlink()
+    return key_file.read_text()
 
 
 # --- The broker ---------------------------------------------------------------------------
@@ -106,20 +128,7 @@ if not SECRET_KEY:
             "SECRET_KEY is not set. Outside the simulator Ordinis needs one of its own: "
             "python -c 'import secrets; print(secrets.token_urlsafe(50))'"
         )
-    # Development: made once for this folder, so that sessions survive a restart.
-    _key_file = VAR_DIR / "development-secret-key"
-    if not _key_file.exists():
-        VAR_DIR.mkdir(parents=True, exist_ok=True)
-        _temporary = VAR_DIR / f".development-secret-key.{os.getpid()}"
-        _temporary.touch(mode=0o600)
-        _temporary.write_text(secrets.token_urlsafe(50))
-        try:
-            os.link(_temporary, _key_file)  # the first process wins, whole or not at all
-        except FileExistsError:
-            pass
-        finally:
-            _temporary.unlink()
-    SECRET_KEY = _key_file.read_text()
+    SECRET_KEY = _development_key()
 
 ALLOWED_HOSTS = _list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = _list("CSRF_TRUSTED_ORIGINS")

@@ -22,7 +22,7 @@ from ordinis import supervised
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds until a dead child is started again
 SETTLED = 60.0  # seconds of life after which the delay begins anew
-STOPS_WITHIN = 4.0  # seconds until what has not ended is killed
+STOPS_WITHIN = 3.0  # seconds until what has not ended is killed; then the database needs a moment
 LOG_LIMIT = 10_000_000  # bytes of one child's log; one predecessor is kept
 TICK = 0.1
 PROJECT = Path(__file__).resolve().parent.parent
@@ -101,10 +101,10 @@ class Supervisor:
                 elif child.process.poll() is not None:
                     self._bury(child, now)
                 else:
-                    _keep_bounded(child.log)
+                    keep_bounded(child.log)
 
     def stop(self) -> None:
-        """Ends all children, in their turns, within four seconds."""
+        """Ends all children, in their turns, within `STOPS_WITHIN`."""
         began = time.monotonic()
         turns = sorted({child.program.stopped for child in self._children})
         for number, turn in enumerate(turns, start=1):
@@ -122,7 +122,7 @@ class Supervisor:
         os.close(self._alive)
 
     def _start(self, child: _Child) -> None:
-        _keep_bounded(child.log)
+        keep_bounded(child.log)
         with open(child.log, "ab", opener=_private) as log:
             child.log_start = log.tell()
             child.process = subprocess.Popen(
@@ -172,7 +172,7 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _keep_bounded(log: Path) -> None:
+def keep_bounded(log: Path) -> None:
     """Copied and cut, not renamed: the child goes on writing to the end of the same file."""
     if log.exists() and log.stat().st_size > LOG_LIMIT:
         shutil.copy2(log, log.with_suffix(".log.1"))

@@ -12,7 +12,7 @@ import time
 from datetime import timedelta
 
 import psutil
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import Error, close_old_connections, connection
 from django.db.models.functions import Now
 from django_q.cluster import Cluster
 from django_q.models import OrmQ
@@ -44,6 +44,6 @@ def is_stuck() -> bool:
         close_old_connections()
         waits = OrmQ.objects.filter(lock__lt=Now() - STUCK_AFTER).exists()
         return waits and not JobRun.objects.filter(lease_until__gt=Now()).exists()
-    except DatabaseError as error:
+    except Error as error:
         logger.warning("The task queue could not be looked at: %s", error)
         return False

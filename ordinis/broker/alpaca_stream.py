@@ -12,7 +12,9 @@ from typing import Any, Final
 from alpaca.trading.stream import TradingStream
 
 CONNECTED: Final = "connected"
+ALIVE: Final = "alive"  # every few seconds while the connection stands
 STOP: Final = "stop"  # put by whoever wants the reader to end
+_ALIVE_EVERY = 5.0
 Message = dict[str, Any] | str
 
 
@@ -53,14 +55,20 @@ class TradeUpdates(TradingStream):
         await super()._start_ws()  # type: ignore[no-untyped-call]
         self._messages.put(CONNECTED)
 
+    async def _live(self) -> None:
+        while True:
+            if self._running:
+                self._messages.put(ALIVE)
+            await asyncio.sleep(_ALIVE_EVERY)
+
     async def follow(self, stop: asyncio.Event) -> None:
         """Reads until `stop` is set. Raises KeysRefused."""
         reading = asyncio.ensure_future(self._run_forever())  # type: ignore[no-untyped-call]
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
-        for task in (reading, stopping):
+        tasks = (reading, asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self._live()))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(reading, stopping, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.close()
         if self._refused:
             raise KeysRefused(

@@ -77,7 +77,7 @@ def _connection() -> dict[str, str]:
     """Django's connection in libpq's variables: a command line would show the password."""
     values = {**connection.get_connection_params()}
     if connection.settings_dict["ENGINE"] == "ordinis.database":
-        values["host"] = embedded.server().ensure(values["dbname"])
+        values["host"] = embedded.server().ensure()
     names = {
         "dbname": "PGDATABASE",
         "user": "PGUSER",

@@ -4,11 +4,19 @@ The server is started by the first connection that is asked for, and again by th
 it was killed. Must never start it at import, and adds nothing else to Django's own backend.
 """
 
+import sys
 from typing import Any
 
 import psycopg
+from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.creation import TEST_DATABASE_PREFIX
 from django.db.backends.postgresql import base
+
+if sys.platform == "win32":
+    raise ImproperlyConfigured(
+        "The embedded PostgreSQL runs on Linux and macOS. Set DATABASE_URL to a PostgreSQL "
+        "server, or use the Windows Subsystem for Linux."
+    )
 
 from ordinis.database import embedded
 

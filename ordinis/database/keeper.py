@@ -106,7 +106,7 @@ class Keeper:
         users = locks.open_lock(self.folder / locks.HELD_BY_USERS)
         while not self.asked_to_stop and not locks.take(users):
             self.was_ready = self.was_ready or is_ready(self.data)
-            if self.child is None and not answers(self.data):
+            if self.child is None and not locks.is_held(self.folder / locks.HELD_BY_SERVER):
                 return 0
             if self.child is not None and self.child.poll() is not None:
                 # One that had served was killed: the next user starts it again. One that had not

@@ -1,16 +1,18 @@
 """Reading over the API: lists with cursors, one order, account and positions, health."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.conf import LazySettings
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from ordinis.accounts.models import ApiToken, BrokerAccount, Strategy
+from ordinis.models import Heartbeat
 from reconciliation.run import reconcile
+from risk import figures
 from tests.conftest import Api, hold, quote
 from tests.simulator_server import SimulatorServer
 
@@ -129,15 +131,24 @@ def test_a_figure_that_the_broker_withholds_is_503_not_a_guess(
 
 
 def test_health_tells_what_is_missing_and_when_all_is_well(
-    sim: SimulatorServer, account: BrokerAccount, client: Client, settings: LazySettings
+    sim: SimulatorServer, account: BrokerAccount, client: Client
 ) -> None:
+    def failing() -> set[str]:
+        return {failure["check"] for failure in client.get("/readyz").json()["failures"]}
+
     assert client.get("/healthz").status_code == 200
-    assert "broker_sync" in client.get("/readyz").content.decode()
+    assert client.get("/readyz").status_code == 503
+    assert failing() == {"worker", "listen", "broker_sync"}
 
     reconcile(account)
+    for name in ("worker", "listen"):
+        Heartbeat.objects.create(name=name, last_seen_at=figures.database_now())
 
-    checks = {failure["check"] for failure in client.get("/readyz").json()["failures"]}
-    assert "broker_sync" not in checks
+    assert client.get("/readyz").json() == {"ready": True, "failures": []}
+    Heartbeat.objects.filter(name="listen").update(
+        last_seen_at=figures.database_now() - timedelta(seconds=21)
+    )
+    assert failing() == {"listen"}
 
 
 def test_the_openapi_document_and_its_page_are_served(client: Client, db: None) -> None:

@@ -16,13 +16,6 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 class User:
     """A process that uses the database of one var folder."""
 

@@ -43,9 +43,9 @@ def test_only_the_newest_ten_are_kept(tmp_path: Path) -> None:
 def test_a_failed_backup_leaves_nothing_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(connection.settings_dict, "NAME", "no_such_database")
+    monkeypatch.setitem(connection.settings_dict, "NAME", "not_there")
 
-    with pytest.raises(NoBackup, match="no_such_database"):
+    with pytest.raises(NoBackup, match="not_there"):
         backup(tmp_path)
 
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.database.conftest import House, kill_hard, nobody, wait_for
+from tests.database.conftest import House, kill_hard, nobody
+from tests.waiting import until
 
 NOW = "SELECT 1"
 
@@ -25,7 +26,7 @@ def test_two_processes_share_one_server_and_the_last_one_ends_it(house: House) -
     assert second.query(NOW) == "1"
 
     second.end()
-    wait_for(house.is_empty)
+    until(house.is_empty)
 
 
 def test_commits_are_durable_and_nothing_listens_on_the_network(house: House) -> None:
@@ -58,7 +59,7 @@ def test_a_killed_user_harms_nobody_and_no_longer_counts(house: House) -> None:
     assert other.query(NOW) == "1"
     assert other.server_pid() == server
     other.end()
-    wait_for(house.is_empty)
+    until(house.is_empty)
 
 
 def test_after_all_users_were_killed_the_server_ends_and_the_next_one_starts_it(
@@ -70,7 +71,7 @@ def test_after_all_users_were_killed_the_server_ends_and_the_next_one_starts_it(
 
     kill_hard(*(user.process.pid for user in users))
 
-    wait_for(house.is_empty)
+    until(house.is_empty)
     assert house.user().query(NOW) == "1"
 
 
@@ -89,7 +90,7 @@ def test_after_everything_was_killed_at_once_committed_rows_are_there(house: Hou
     next_one = house.user()
     assert next_one.query("SELECT number FROM kept") == "42"
     next_one.end()
-    wait_for(house.is_empty)
+    until(house.is_empty)
 
 
 def test_a_killed_server_is_started_by_the_next_connection(house: House) -> None:
@@ -98,7 +99,7 @@ def test_a_killed_server_is_started_by_the_next_connection(house: House) -> None
 
     kill_hard(first)
 
-    wait_for(lambda: "OperationalError" in user.query(NOW))
+    until(lambda: "OperationalError" in user.query(NOW))
     user.tell("close")
     assert user.query(NOW) == "1"
     assert user.server_pid() != first
@@ -114,7 +115,7 @@ def test_a_killed_keeper_is_replaced_by_the_next_users(house: House) -> None:
     assert second.server_pid() == server
     first.end()
     second.end()
-    wait_for(house.is_empty)
+    until(house.is_empty)
 
 
 def test_a_forked_child_holds_the_server_after_its_parent(house: House) -> None:
@@ -129,7 +130,7 @@ def test_a_forked_child_holds_the_server_after_its_parent(house: House) -> None:
     other.end()
     assert psutil.pid_exists(server)
     child.kill()
-    wait_for(house.is_empty)
+    until(house.is_empty)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_it_runs_in_a_folder_with_a_difficult_name(
     listening = Path(user.query("SHOW unix_socket_directories").strip('"'))
 
     user.end()
-    wait_for(house.is_empty)
+    until(house.is_empty)
     assert not (name.startswith("long") and listening.exists())
 
 
@@ -225,7 +226,7 @@ def test_a_folder_of_another_user_is_named_with_its_owner(
     first = house.user()
     assert first.query(NOW) == "1"
     first.end()
-    wait_for(house.is_empty)
+    until(house.is_empty)
 
     answer = house.user(ordinary=True).query(NOW)
 

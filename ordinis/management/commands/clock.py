@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand
 
 class Command(BaseCommand):
     help = "Puts the periodic jobs on the queue (with REDIS_URL: Celery beat)."
+    requires_system_checks: list[str] = []
 
     def handle(self, **_: object) -> None:
         # Imported here, since only one of the two is installed everywhere.

@@ -6,6 +6,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
+from django.urls import get_resolver
 from granian import Granian
 from granian.constants import Interfaces
 from granian.log import LogLevels
@@ -18,6 +19,7 @@ WORKERS, THREADS = 2, 16
 
 class Command(BaseCommand):
     help = "Serves the API and the console."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -30,7 +32,8 @@ class Command(BaseCommand):
                 f"port: PORT={port + 10} python manage.py web"
             )
         call_command("collectstatic", interactive=False, verbosity=0)
-        # Workers are forked: they must not share a connection.
+        # Workers are forked: they share what is loaded here, and must not share a connection.
+        get_resolver().url_patterns  # noqa: B018 - loads the URLs and all that stands behind them
         connections.close_all()
         heartbeat.keep_beating("web")
         Granian(
