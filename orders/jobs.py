@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from orders import resolver, sync
 from ordinis.accounts.models import BrokerAccount
+from ordinis.broker.budget import Priority, priority
 from ordinis.broker.errors import BrokerError
 
 log = logging.getLogger("ordinis.orders")
@@ -23,8 +24,10 @@ def poll() -> None:
     """Opens the book of a new account, and brings open orders up to date."""
     for account in BrokerAccount.served():
         try:
-            sync.ensure_open_book(account)
-            sync.poll(account)
+            # Under a tight request limit polls wait for what is more urgent.
+            with priority(Priority.POLL):
+                sync.ensure_open_book(account)
+                sync.poll(account)
         except BrokerError as error:
             # The next poll tries again; reconciliation reports how old the figures are.
             log.warning("poll failed", extra={"account": account.name, "error": error.message})

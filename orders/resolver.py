@@ -15,9 +15,9 @@ from orders import lifecycle, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from orders.submission import report_mismatch, resend
+from ordinis.accounts.brokers import broker_for
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.broker.port import OrderReport
-from ordinis.broker.registry import broker_for
 
 log = logging.getLogger("ordinis.orders")
 
@@ -49,9 +49,7 @@ def resolve(order: Order) -> Order:
             Origin(Source.SUBMIT, "resolver", "Its sender ended before the broker's answer."),
         )
     try:
-        report = broker_for(order.account.broker, order.account.mode).order_by_client_id(
-            order.client_order_id
-        )
+        report = broker_for(order.account).order_by_client_id(order.client_order_id)
     except (BrokerUnavailable, BrokerRefused) as error:
         log.warning("look-up failed", extra={"order": str(order.pk), "error": error.message})
         return order

@@ -23,15 +23,16 @@ from orders import lifecycle, pricing, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from orders.sync import ensure_open_book
+from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.errors import (
     BrokerUnavailable,
     DuplicateClientOrderId,
+    NotSent,
     OrderRefused,
     OutcomeUnknown,
 )
-from ordinis.broker.registry import broker_for
 from ordinis.numbers import plain
 from risk import figures
 from risk.checks import Context, Intent, Violation, evaluate, usable_buying_power
@@ -139,14 +140,14 @@ def send(order: Order, *, sent_by: float) -> Order:
     if started > sent_by:
         return _lost(order, "The process was too slow to send it; the resolver takes it over.")
     try:
-        report = broker_for(order.account.broker, order.account.mode).submit(order.request)
+        report = broker_for(order.account).submit(order.request)
     except OrderRefused as error:
         refused = {"code": error.code, "message": error.message, "fields": error.fields}
         _log(order, "refused", started, error=error.message)
         return _decide(order, statuses.REJECTED, error.message, rejection=refused)
-    except (OutcomeUnknown, DuplicateClientOrderId) as error:
+    except (OutcomeUnknown, DuplicateClientOrderId, NotSent) as error:
         # A duplicate means that an order of this id exists: the look-up will show whether it is
-        # this one.
+        # this one. What never left this machine is sent again by the resolver.
         _log(order, "unresolved", started, error=error.message)
         return _lost(order, error.message)
     _log(order, report.status, started)

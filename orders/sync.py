@@ -13,11 +13,11 @@ from django.db.models import Q, QuerySet
 from orders import lifecycle, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
+from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.errors import BrokerUnavailable
 from ordinis.broker.port import Broker, OrderReport, PositionReport
-from ordinis.broker.registry import broker_for
 from positions import broker_view
 from positions.ledger import book, lock_position
 from positions.models import LedgerEntry
@@ -43,7 +43,7 @@ def poll(account: BrokerAccount, source: Source = Source.POLL) -> bool:
 
     Raises BrokerUnavailable or BrokerRefused when the list can't be read at all.
     """
-    broker = broker_for(account.broker, account.mode)
+    broker = broker_for(account)
     # Ours first: an order sent after this is not missed for being absent from the list.
     ours = {order.client_order_id: order for order in _open_at_broker(account)}
     theirs = broker.open_orders()
@@ -134,7 +134,7 @@ def ensure_open_book(account: BrokerAccount) -> None:
 
 
 def _fingerprint(account: BrokerAccount) -> list[tuple[str, str, Decimal]]:
-    orders = broker_for(account.broker, account.mode).open_orders()
+    orders = broker_for(account).open_orders()
     if not orders.complete:
         raise BrokerUnavailable(f"The broker's orders could not all be read: {orders.reason}")
     return sorted((o.broker_order_id, o.status, o.filled_qty) for o in orders.items)

@@ -5,6 +5,7 @@ from datetime import timedelta
 from django.conf import settings
 
 from ordinis.accounts.models import BrokerAccount
+from ordinis.broker.budget import Priority, priority
 from reconciliation import corrections
 from reconciliation.models import Suspect
 from reconciliation.run import reconcile as reconcile_account
@@ -17,7 +18,8 @@ def reconcile() -> None:
     """One run for every account that is watched."""
     for account in BrokerAccount.served():
         if in_force(account.pk).reconcile_mode != RiskLimits.ReconcileMode.OFF:
-            reconcile_account(account)
+            with priority(Priority.POLL):
+                reconcile_account(account)
 
 
 def second_look() -> None:
@@ -25,7 +27,8 @@ def second_look() -> None:
     due = database_now() - timedelta(seconds=settings.SECOND_LOOK_SECONDS)
     suspected = Suspect.objects.filter(last_seen__lte=due).values("account_id")
     for account in BrokerAccount.served().filter(pk__in=suspected):
-        reconcile_account(account)
+        with priority(Priority.POLL):
+            reconcile_account(account)
 
 
 def expire() -> None:

@@ -7,17 +7,19 @@ processes recorded. Never called inside a transaction.
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.conf import settings
 from django.db import connection, transaction
 
+from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
-from ordinis.broker.port import AccountReport, PositionReport
-from ordinis.broker.registry import broker_for
+from ordinis.broker.port import AccountReport, Listing, PositionReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +65,9 @@ _guard = threading.Lock()
 def ask(account: BrokerAccount) -> Figures:
     """Asks the broker now. Raises BrokerUnavailable or BrokerRefused."""
     assert not transaction.get_connection().in_atomic_block, "no network in a transaction"
-    broker = broker_for(account.broker, account.mode)
+    broker = broker_for(account)
     asked_at = database_now()
-    positions = _pool.submit(broker.positions)
+    positions = _pool.submit(copy_context().run, _closing, broker.positions)
     try:
         report = broker.account()
     finally:
@@ -87,6 +89,14 @@ def ask(account: BrokerAccount) -> Figures:
     with _guard:
         _shared[account.pk] = figures
     return figures
+
+
+def _closing(call: Callable[[], Listing[PositionReport]]) -> Listing[PositionReport]:
+    """A pool's thread keeps no database connection that the call may have opened."""
+    try:
+        return call()
+    finally:
+        connection.close()
 
 
 def shared(account: BrokerAccount) -> Figures:

@@ -7,8 +7,8 @@ import pytest
 from django.conf import LazySettings
 from django.test import Client
 
+from ordinis.accounts.brokers import _adapter
 from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
-from ordinis.broker.registry import _adapter
 from risk import figures
 from tests.simulator_server import SimulatorServer
 

@@ -54,14 +54,27 @@ class BrokerAccount(models.Model):
     @classmethod
     def served(cls) -> "models.QuerySet[BrokerAccount]":
         """The accounts at the broker that this process is set up for."""
-        return cls.objects.filter(
-            broker=settings.ORDINIS_BROKER, mode=settings.BROKER_MODE
-        )
+        return cls.objects.filter(broker=settings.ORDINIS_BROKER, mode=settings.BROKER_MODE)
 
     @classmethod
     def lock(cls, pk: int) -> "BrokerAccount":
         """The account, locked until the transaction ends. Taken before any order or position."""
         return cls.objects.select_for_update(no_key=True).get(pk=pk)
+
+
+class RequestBudget(models.Model):
+    """The broker's latest word on how many requests the account may make, for all processes."""
+
+    account = models.OneToOneField(BrokerAccount, models.CASCADE, related_name="request_budget")
+    limit = models.PositiveIntegerField(default=0, help_text="Requests a window.")
+    remaining = models.PositiveIntegerField(default=0)
+    reset_at = models.DateTimeField(null=True, help_text="When the window starts anew.")
+    # Requests that had to wait for more urgent ones.
+    held_back = models.PositiveIntegerField(default=0)
+    last_held_back_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.remaining} of {self.limit}"
 
 
 class Strategy(models.Model):

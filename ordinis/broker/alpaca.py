@@ -1,154 +1,88 @@
-"""Alpaca through alpaca-py, made safe: raw bodies, our own timeouts, no hidden retries.
+"""Alpaca as a `Broker`: which address answers which question, and all of its pages.
 
-Why so much is switched off (ALPACA.md 5): the library re-POSTs orders on 429 and 504, has no
-timeout, loses a whole list for one unknown status, turns decimals into floats and follows the
-environment's proxies even to loopback. Never re-sends an order by itself.
+`transport` makes the requests safe, `parsing` reads the bodies. Never re-sends an order, never
+flattens with close_position (it can't carry a client order id), never trusts `submitted_at`.
 """
 
-import json
-import re
-import threading
 from collections.abc import Callable
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from datetime import UTC, date, datetime
+from typing import Any, TypeVar
 
-import requests
-from alpaca.common.exceptions import APIError
-from alpaca.trading.client import TradingClient
-from requests.adapters import HTTPAdapter
-
-from ordinis.broker.errors import (
-    BrokerRefused,
-    BrokerUnavailable,
-    DuplicateClientOrderId,
-    OrderRefused,
-    OutcomeUnknown,
-)
+from ordinis.broker import parsing
+from ordinis.broker.budget import Budget, NoStore, Store
+from ordinis.broker.errors import BrokerUnavailable, OutcomeUnknown
+from ordinis.broker.parsing import parse_order, parse_position, parse_trade_update
 from ordinis.broker.port import (
     AccountReport,
-    ExecutionReport,
+    ActivityReport,
+    AssetReport,
+    CalendarDay,
+    CancelReport,
+    ClockReport,
+    ConfigurationReport,
+    Listing,
     OrderReport,
     OrderRequest,
-    Orders,
     PositionReport,
-    Positions,
-    Raw,
+    ReplaceRequest,
 )
+from ordinis.broker.transport import Transport, path_part
 from ordinis.numbers import plain
 
-_PAGE = 500  # the most that Alpaca lists at once
-_MAX_PAGES = 40
+T = TypeVar("T")
+ORDERS_PAGE = 500  # the most that Alpaca lists at once
+ACTIVITIES_PAGE = 100
+MOST_PAGES = 40
 
-
-class _TimeoutAdapter(HTTPAdapter):
-    """alpaca-py never sets a timeout; a stalled broker would hold the thread for ever."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(pool_connections=1, pool_maxsize=4)
-        self._seconds = seconds
-
-    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # type: ignore[override]
-        kwargs["timeout"] = (min(self._seconds, 5), self._seconds)
-        return super().send(request, **kwargs)
+__all__ = ["AlpacaBroker", "parse_order", "parse_position", "parse_trade_update"]
 
 
 class AlpacaBroker:
-    """`ordinis.broker.port.Broker` over Alpaca's Trading API. Safe to share between threads:
-    each thread gets a client of its own."""
+    """`ordinis.broker.port.Broker` over Alpaca's Trading API. Safe to share between threads."""
 
-    def __init__(self, *, url: str, key_id: str, secret_key: str, timeout: float) -> None:
-        self._url = url
-        self._key_id = key_id
-        self._secret_key = secret_key
-        self._timeout = timeout
-        self._local = threading.local()
+    def __init__(
+        self, *, url: str, key_id: str, secret_key: str, timeout: float, store: Store | None = None
+    ) -> None:
+        self._http = Transport(
+            url=url,
+            key_id=key_id,
+            secret_key=secret_key,
+            timeout=timeout,
+            budget=Budget(store or NoStore()),
+        )
 
-    # --- reads --------------------------------------------------------------------------
+    # --- the account ----------------------------------------------------------------------
 
     def account(self) -> AccountReport:
-        raw = self._read_object("/account")
-        try:
-            return AccountReport(
-                account_number=str(raw.get("account_number", "")),
-                status=str(raw.get("status", "")),
-                equity=_required(raw, "equity"),
-                cash=_required(raw, "cash"),
-                buying_power=_required(raw, "buying_power"),
-                trading_blocked=bool(raw.get("trading_blocked") or raw.get("account_blocked")),
-                raw=raw,
-            )
-        except ValueError as error:
-            raise BrokerUnavailable(f"The broker's account answer is unusable: {error}") from error
+        return _read(parsing.parse_account, self._http.read("/account"))
 
-    def positions(self) -> Positions:
-        answer = self._read("/positions")
-        if not isinstance(answer, list):
-            raise BrokerUnavailable("The broker's list of positions is not a list.")
-        items, faults = [], []
-        for raw in answer:
-            try:
-                items.append(parse_position(raw))
-            except ValueError as error:
-                faults.append(str(error))
-        return Positions(items=tuple(items), complete=not faults, reason="; ".join(faults))
+    def configuration(self) -> ConfigurationReport:
+        return _read(parsing.parse_configuration, self._http.read("/account/configurations"))
+
+    def suspend_trade(self, suspended: bool) -> ConfigurationReport:
+        answer = self._http.write("PATCH", "/account/configurations", {"suspend_trade": suspended})
+        return _told(parsing.parse_configuration, answer)
+
+    def positions(self) -> Listing[PositionReport]:
+        return _list(parse_position, self._http.read("/positions"))
 
     def position(self, symbol: str) -> PositionReport | None:
-        raw = self._find(f"/positions/{symbol}")
-        if raw is None:
-            return None
-        try:
-            return parse_position(raw)
-        except ValueError as error:
-            raise BrokerUnavailable(f"The broker's position is unusable: {error}") from error
+        return _found(parse_position, self._http.find(f"/positions/{path_part(symbol)}"))
 
-    def open_orders(self) -> Orders:
-        items: dict[str, OrderReport] = {}
-        faults: list[str] = []
-        cursor: str | None = None
-        for _ in range(_MAX_PAGES):
-            query: dict[str, Any] = {"status": "open", "limit": _PAGE, "direction": "desc"}
-            if cursor:
-                query["before_order_id"] = cursor
-            try:
-                page = self._read("/orders", query)
-            except BrokerUnavailable as error:
-                if cursor is None:
-                    raise
-                return Orders(items=tuple(items.values()), complete=False, reason=str(error))
-            if not isinstance(page, list):
-                raise BrokerUnavailable("The broker's list of orders is not a list.")
-            known = len(items)
-            for raw in page:
-                try:
-                    report = parse_order(raw)
-                except ValueError as error:
-                    faults.append(str(error))
-                else:
-                    items[report.broker_order_id] = report
-            if len(page) < _PAGE:
-                return Orders(
-                    items=tuple(items.values()), complete=not faults, reason="; ".join(faults)
-                )
-            if len(items) == known:
-                faults.append("a page of orders repeated itself")
-                break
-            cursor = str(page[-1].get("id"))
-        return Orders(
-            items=tuple(items.values()),
-            complete=False,
-            reason="; ".join(faults) or "there were more pages of orders than are read",
-        )
+    # --- orders ---------------------------------------------------------------------------
+
+    def open_orders(self) -> Listing[OrderReport]:
+        return self._orders({"status": "open"})
+
+    def orders_since(self, after: datetime) -> Listing[OrderReport]:
+        return self._orders({"status": "all"}, stop_before=after)
 
     def order(self, broker_order_id: str) -> OrderReport | None:
-        return self._order_or_none(f"/orders/{broker_order_id}", None)
+        return _found(parse_order, self._http.find(f"/orders/{path_part(broker_order_id)}"))
 
     def order_by_client_id(self, client_order_id: str) -> OrderReport | None:
-        return self._order_or_none(
-            "/orders:by_client_order_id", {"client_order_id": client_order_id}
-        )
-
-    # --- the one write ------------------------------------------------------------------
+        query = {"client_order_id": client_order_id}
+        return _found(parse_order, self._http.find("/orders:by_client_order_id", query))
 
     def submit(self, request: OrderRequest) -> OrderReport:
         body: dict[str, Any] = {
@@ -162,231 +96,159 @@ class AlpacaBroker:
         }
         if request.limit_price is not None:
             body["limit_price"] = plain(request.limit_price)
+        report = _told(parse_order, self._http.write("POST", "/orders", body))
+        return _same(report, request.client_order_id)
+
+    def replace(self, broker_order_id: str, request: ReplaceRequest) -> OrderReport:
+        body: dict[str, Any] = {"client_order_id": request.client_order_id}
+        if request.qty is not None:
+            body["qty"] = plain(request.qty)
+        if request.limit_price is not None:
+            body["limit_price"] = plain(request.limit_price)
+        path = f"/orders/{path_part(broker_order_id)}"
+        report = _told(parse_order, self._http.write("PATCH", path, body))
+        return _same(report, request.client_order_id)
+
+    def cancel(self, broker_order_id: str) -> bool:
         try:
-            raw = self._client().post("/orders", body)
-        except APIError as error:
-            raise _submit_failure(error) from error
-        except Exception as error:  # reset, timeout, an unparsable 200: the order may exist
-            raise OutcomeUnknown(_describe(error)) from error
-        try:
-            report = parse_order(raw)
-        except ValueError as error:
-            raise OutcomeUnknown(f"The broker's answer is unusable: {error}") from error
-        if report.client_order_id != request.client_order_id:
-            raise OutcomeUnknown("The broker answered with another order.")
-        return report
-
-    # --- plumbing -----------------------------------------------------------------------
-
-    def _client(self) -> TradingClient:
-        client = getattr(self._local, "client", None)
-        if client is None:
-            client = TradingClient(
-                self._key_id, self._secret_key, raw_data=True, url_override=self._url
-            )
-            client._retry = 0
-            client._session.trust_env = False
-            adapter = _TimeoutAdapter(self._timeout)
-            client._session.mount("http://", adapter)
-            client._session.mount("https://", adapter)
-            self._local.client = client
-        return client
-
-    def _read(self, path: str, query: dict[str, Any] | None = None) -> Any:
-        return self._call(lambda: self._client().get(path, query))
-
-    def _call(self, ask: Callable[[], Any]) -> Any:
-        try:
-            return ask()
-        except APIError as error:
-            status, code, message, fields = _problem(error)
-            if status in (401, 403):
-                raise BrokerRefused(
-                    f"The broker refuses our keys or permission ({message}). Check "
-                    "APCA_API_KEY_ID, APCA_API_SECRET_KEY and APCA_API_BASE_URL.",
-                    status=status,
-                    code=code,
-                    fields=fields,
-                ) from error
-            raise BrokerUnavailable(message, status=status, code=code, fields=fields) from error
-        except Exception as error:  # whatever the library throws: the read failed, no more
-            raise BrokerUnavailable(_describe(error)) from error
-
-    def _read_object(self, path: str) -> Raw:
-        raw = self._read(path)
-        if not isinstance(raw, dict):
-            raise BrokerUnavailable(f"The broker's answer to {path} is not an object.")
-        return raw
-
-    def _find(self, path: str, query: dict[str, Any] | None = None) -> Raw | None:
-        """A 404 with the broker's own message is 'there is none'; a gateway's proves nothing."""
-        try:
-            raw = self._read(path, query)
+            self._http.cancel(f"/orders/{path_part(broker_order_id)}")
         except BrokerUnavailable as error:
-            if error.status == 404 and re.search("not found|does not exist", error.message):
-                return None
+            if error.status == 404 and "not found" in error.message:
+                return False
             raise
-        if not isinstance(raw, dict):
-            raise BrokerUnavailable(f"The broker's answer to {path} is not an object.")
-        return raw
+        return True
 
-    def _order_or_none(self, path: str, query: dict[str, Any] | None) -> OrderReport | None:
-        raw = self._find(path, query)
-        if raw is None:
-            return None
+    def cancel_all(self) -> tuple[CancelReport, ...]:
+        answer = self._http.cancel("/orders")
+        if not isinstance(answer, list):
+            raise BrokerUnavailable("The broker's answer to the cancel of all is not a list.")
+        return tuple(_cancel_report(item) for item in answer if isinstance(item, dict))
+
+    # --- the exchange ---------------------------------------------------------------------
+
+    def clock(self) -> ClockReport:
+        return _read(parsing.parse_clock, self._http.read("/clock"))
+
+    def calendar(self, start: date, end: date) -> Listing[CalendarDay]:
+        query = {"start": start.isoformat(), "end": end.isoformat()}
+        return _list(parsing.parse_calendar_day, self._http.read("/calendar", query))
+
+    def asset(self, symbol: str) -> AssetReport | None:
+        return _found(parsing.parse_asset, self._http.find(f"/assets/{path_part(symbol)}"))
+
+    def assets(self) -> Listing[AssetReport]:
+        query = {"status": "active", "asset_class": "us_equity"}
+        return _list(parsing.parse_asset, self._http.read("/assets", query))
+
+    # --- activities: alpaca-py has no method for them ---------------------------------------
+
+    def fills_since(self, after: datetime) -> Listing[ActivityReport]:
+        moment = after.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return self._activities("/account/activities/FILL", {"after": moment, "direction": "asc"})
+
+    def activities(self, day: date) -> Listing[ActivityReport]:
+        query = {"date": day.isoformat(), "category": "non_trade_activity"}
+        return self._activities("/account/activities", query)
+
+    def _activities(self, path: str, query: dict[str, Any]) -> Listing[ActivityReport]:
+        def ask(last: Any) -> Any:
+            token = {"page_token": last["id"]} if last else {}
+            return self._http.read(path, {**query, **token, "page_size": ACTIVITIES_PAGE})
+
+        return _pages(ask, parsing.parse_activity, size=ACTIVITIES_PAGE)
+
+    def _orders(
+        self, query: dict[str, Any], stop_before: datetime | None = None
+    ) -> Listing[OrderReport]:
+        """Newest first by the ids' cursor: times of submission move while pages are read."""
+
+        def ask(last: Any) -> Any:
+            cursor = {"before_order_id": last["id"]} if last else {}
+            fixed = {"limit": ORDERS_PAGE, "direction": "desc"}
+            return self._http.read("/orders", {**query, **fixed, **cursor})
+
+        def is_older(raw: Any) -> bool:
+            created = parsing.parse_time(raw.get("created_at")) if isinstance(raw, dict) else None
+            return stop_before is not None and created is not None and created < stop_before
+
+        return _pages(ask, parse_order, size=ORDERS_PAGE, is_past=is_older)
+
+
+def _pages(
+    ask: Callable[[Any], Any],
+    parse: Callable[[Any], T],
+    *,
+    size: int,
+    is_past: Callable[[Any], bool] = lambda raw: False,
+) -> Listing[T]:
+    """All pages; `ask` gets the last raw item of the page before. A page that fails after the
+    first leaves the list incomplete; the first one raises."""
+    pages: list[Listing[T]] = []
+    last: Any = None
+    seen: set[str] = set()
+    for _ in range(MOST_PAGES):
         try:
-            return parse_order(raw)
-        except ValueError as error:
-            raise BrokerUnavailable(f"The broker's order is unusable: {error}") from error
+            answer = ask(last)
+        except BrokerUnavailable as error:
+            if last is None:
+                raise
+            return parsing.joined([*pages, _incomplete(error.message)])
+        page = _list(parse, answer)
+        fresh = [raw for raw in answer if not is_past(raw)]
+        pages.append(page if len(fresh) == len(answer) else _list(parse, fresh))
+        if len(answer) < size or len(fresh) < len(answer):
+            return parsing.joined(pages)
+        last = answer[-1]
+        key = str(last.get("id")) if isinstance(last, dict) else ""
+        if not key or key in seen:
+            return parsing.joined([*pages, _incomplete("a page of the list repeated itself")])
+        seen.add(key)
+    return parsing.joined([*pages, _incomplete("there were more pages than are read")])
 
 
-# --- parsing: every ValueError names the field ---------------------------------------------
+def _incomplete(reason: str) -> Listing[Any]:
+    return Listing(items=(), complete=False, reason=reason)
 
 
-def parse_order(raw: Any) -> OrderReport:
-    """An order of Alpaca's REST or stream body. Raises ValueError when it can't be one."""
-    if not isinstance(raw, dict):
-        raise ValueError("an order is not an object")
-    return OrderReport(
-        broker_order_id=_text(raw, "id"),
-        client_order_id=_text(raw, "client_order_id"),
-        symbol=_text(raw, "symbol"),
-        side=_text(raw, "side"),
-        qty=_optional(raw, "qty"),
-        type=str(raw.get("type") or raw.get("order_type") or ""),
-        time_in_force=str(raw.get("time_in_force") or ""),
-        limit_price=_optional(raw, "limit_price"),
-        stop_price=_optional(raw, "stop_price"),
-        status=_text(raw, "status"),
-        filled_qty=_optional(raw, "filled_qty") or Decimal(0),
-        average_fill_price=_optional(raw, "filled_avg_price"),
-        updated_at=_time(raw.get("updated_at")),
-        raw=raw,
-    )
-
-
-def parse_trade_update(message: Any) -> OrderReport:
-    """A `trade_updates` frame: the order, and the execution where the event is one.
-
-    Raises ValueError when it can't be one. `price` and `qty` are the execution's own.
-    """
-    data = message.get("data") if isinstance(message, dict) else None
-    if not isinstance(data, dict):
-        raise ValueError("a trade update has no data")
-    report = parse_order(data.get("order"))
-    if data.get("event") not in ("fill", "partial_fill"):
-        return report
-    execution_id = data.get("execution_id")
-    qty, price = _optional(data, "qty"), _optional(data, "price")
-    if not execution_id or qty is None or price is None:
-        return report  # the cumulative figures still tell the fill
-    execution = ExecutionReport(
-        execution_id=str(execution_id),
-        qty=qty,
-        price=price,
-        occurred_at=_time(data.get("timestamp")) or report.updated_at or _epoch(),
-    )
-    fields = {name: getattr(report, name) for name in OrderReport.__slots__}
-    return OrderReport(**{**fields, "execution": execution, "raw": data})
-
-
-def parse_position(raw: Any) -> PositionReport:
-    """A position; a short's quantity is made negative whatever sign the broker gave it."""
-    if not isinstance(raw, dict):
-        raise ValueError("a position is not an object")
-    symbol = _text(raw, "symbol")
-    sign = -1 if raw.get("side") == "short" else 1
-    qty = _required(raw, "qty")
-    available = _optional(raw, "qty_available")
-    return PositionReport(
-        symbol=symbol,
-        qty=sign * abs(qty) if raw.get("side") else qty,
-        qty_available=sign * abs(available) if available is not None else sign * abs(qty),
-        average_price=_optional(raw, "avg_entry_price"),
-        market_value=_optional(raw, "market_value"),
-        current_price=_optional(raw, "current_price"),
-        raw=raw,
-    )
-
-
-def _decimal(value: Any, name: str) -> Decimal:
-    if isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}")
+def _read(parse: Callable[[Any], T], raw: Any) -> T:
     try:
-        number = Decimal(str(value))
-    except InvalidOperation as error:
-        raise ValueError(f"{name} is {value!r}") from error
-    if not number.is_finite():
-        raise ValueError(f"{name} is {value!r}")
-    return number
+        return parse(raw)
+    except ValueError as error:
+        raise BrokerUnavailable(f"The broker's answer is unusable: {error}.") from error
 
 
-def _required(raw: Raw, name: str) -> Decimal:
-    if raw.get(name) in (None, ""):
-        raise ValueError(f"{name} is missing")
-    return _decimal(raw[name], name)
-
-
-def _optional(raw: Raw, name: str) -> Decimal | None:
-    value = raw.get(name)
-    return None if value in (None, "") else _decimal(value, name)
-
-
-def _text(raw: Raw, name: str) -> str:
-    value = raw.get(name)
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} is {value!r}")
-    return value
-
-
-def _time(value: Any) -> datetime | None:
-    if not isinstance(value, str):
-        return None
+def _list(parse: Callable[[Any], T], raw: Any) -> Listing[T]:
     try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else None
+        return parsing.parse_list(raw, parse)
+    except ValueError as error:
+        raise BrokerUnavailable(f"The broker's answer is unusable: {error}.") from error
 
 
-def _epoch() -> datetime:
-    return datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+def _found(parse: Callable[[Any], T], raw: Any | None) -> T | None:
+    return None if raw is None else _read(parse, raw)
 
 
-# --- errors ---------------------------------------------------------------------------------
-
-
-def _problem(error: APIError) -> tuple[int | None, str, str, dict[str, Any]]:
-    """Status, broker code, message and further fields; APIError's own properties raise on
-    bodies that are not Alpaca's form."""
-    status = error.status_code
+def _told(parse: Callable[[Any], T], raw: Any) -> T:
+    """The answer to a write: unusable, it proves nothing about whether the write happened."""
     try:
-        body = json.loads(str(error))
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        return status, "", f"The broker answered {status} without a readable reason.", {}
-    code = body.pop("code", "")
-    message = str(body.pop("message", f"The broker answered {status}."))
-    return status, str(code), message, body
+        return parse(raw)
+    except ValueError as error:
+        raise OutcomeUnknown(f"The broker's answer is unusable: {error}.") from error
 
 
-def _submit_failure(error: APIError) -> Exception:
-    """Which proof an error answer to an order POST gives (ALPACA.md 3 and 5.1)."""
-    status, code, message, fields = _problem(error)
-    detail: dict[str, Any] = {"status": status, "code": code, "fields": fields}
-    if status == 422 and "client_order_id must be unique" in message:
-        return DuplicateClientOrderId(message, **detail)
-    # A numeric code marks the venue's own refusal; without one a gateway may have spoken.
-    if status in (400, 403, 404, 422) and code.isdigit():
-        return OrderRefused(message, **detail)
-    # Keys refused: the venue never saw the order, but a look-up is cheap and certain.
-    return OutcomeUnknown(message, **detail)
+def _same(report: OrderReport, client_order_id: str) -> OrderReport:
+    if report.client_order_id != client_order_id:
+        raise OutcomeUnknown("The broker answered with another order.")
+    return report
 
 
-def _describe(error: Exception) -> str:
-    if isinstance(error, requests.Timeout):
-        return "The broker did not answer in time."
-    if isinstance(error, requests.ConnectionError):
-        return "The connection to the broker failed or was cut."
-    return f"The broker's answer could not be read ({type(error).__name__})."
+def _cancel_report(raw: dict[str, Any]) -> CancelReport:
+    status = raw.get("status")
+    body = raw.get("body")
+    code = status if isinstance(status, int) else 0
+    return CancelReport(
+        broker_order_id=str(raw.get("id", "")),
+        accepted=200 <= code < 300,
+        status=code,
+        message=str(body.get("message", "")) if isinstance(body, dict) else "",
+    )

@@ -1,17 +1,18 @@
 """What a broker can tell us and what we can ask of it, in our own words.
 
 Reports say what the broker says: exact decimals, its own statuses untouched, the raw body kept.
-They never carry a decision of ours.
+They never carry a decision of ours. Every list says whether it is complete.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 Raw = Mapping[str, Any]
 Side = Literal["buy", "sell"]
+T_co = TypeVar("T_co", covariant=True)
 
 # Alpaca's 18 (ALPACA.md 1.1). Anything else is stored and shown as it came.
 BROKER_STATUSES = frozenset(
@@ -24,6 +25,16 @@ BROKER_STATUSES = frozenset(
 )
 # No further change of status is expected at the broker. Fills may still be corrected.
 TERMINAL_STATUSES = frozenset({"filled", "canceled", "expired", "replaced", "rejected"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing(Generic[T_co]):
+    """Items, and whether all of them were read and understood; `reason` says why not. Nothing may
+    be concluded from an absence in an incomplete list."""
+
+    items: tuple[T_co, ...]
+    complete: bool
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +93,8 @@ class OrderReport:
     filled_qty: Decimal
     average_fill_price: Decimal | None
     updated_at: datetime | None
+    replaces: str | None = None
+    replaced_by: str | None = None
     execution: ExecutionReport | None = None
     raw: Raw = field(repr=False)
 
@@ -101,38 +114,107 @@ class OrderRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Orders:
-    """Orders and whether every page of them was read; nothing may be concluded from an
-    absence in an incomplete list."""
+class ReplaceRequest:
+    """A change of a standing order. `qty` is the new total, what has filled included; the
+    successor gets `client_order_id`."""
 
-    items: tuple[OrderReport, ...]
-    complete: bool
-    reason: str = ""
+    client_order_id: str
+    qty: Decimal | None = None
+    limit_price: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Positions:
-    """Positions and whether the whole answer was read and understood."""
+class CancelReport:
+    """What the broker said to one order's cancel in a cancel of all: accepted is not canceled."""
 
-    items: tuple[PositionReport, ...]
-    complete: bool
-    reason: str = ""
+    broker_order_id: str
+    accepted: bool
+    status: int
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockReport:
+    """The exchange's time, and when it opens and closes next."""
+
+    timestamp: datetime
+    is_open: bool
+    next_open: datetime
+    next_close: datetime
+    raw: Raw = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalendarDay:
+    """A day on which the exchange trades; `open` and `close` are Eastern Time, HH:MM."""
+
+    day: date
+    open: str
+    close: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetReport:
+    """What the broker says may be done with a symbol."""
+
+    symbol: str
+    asset_class: str
+    status: str
+    tradable: bool
+    fractionable: bool
+    shortable: bool
+    marginable: bool
+    raw: Raw = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivityReport:
+    """A line of the account's activities: a fill (`order_id`, `side`, `cum_qty`) or something
+    else that moved money or shares (`net_amount`)."""
+
+    activity_id: str
+    activity_type: str
+    occurred_at: datetime | None
+    symbol: str | None
+    side: str | None
+    qty: Decimal | None
+    price: Decimal | None
+    cum_qty: Decimal | None
+    net_amount: Decimal | None
+    order_id: str | None
+    raw: Raw = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationReport:
+    """The account's settings that bear on trading."""
+
+    suspend_trade: bool
+    no_shorting: bool
+    fractional_trading: bool
+    raw: Raw = field(repr=False)
 
 
 class Broker(Protocol):
-    """Every call the app makes. Each raises only what `ordinis.broker.errors` names."""
+    """Every call the app makes. Each raises only what `ordinis.broker.errors` names.
+
+    Reads raise BrokerUnavailable (nothing may be concluded) or BrokerRefused (keys, permission).
+    """
 
     def account(self) -> AccountReport:
-        """The account's figures. Raises BrokerUnavailable, BrokerRefused."""
+        """The account's figures."""
 
-    def positions(self) -> Positions:
-        """All positions. Raises BrokerUnavailable, BrokerRefused."""
+    def positions(self) -> Listing[PositionReport]:
+        """All positions."""
 
     def position(self, symbol: str) -> PositionReport | None:
-        """One position; None when the broker holds none. Raises as `positions`."""
+        """One position; None when the broker holds none."""
 
-    def open_orders(self) -> Orders:
-        """All open orders, every page. Raises as `positions`."""
+    def open_orders(self) -> Listing[OrderReport]:
+        """All open orders, every page."""
+
+    def orders_since(self, after: datetime) -> Listing[OrderReport]:
+        """All orders submitted after a moment, open and closed, every page."""
 
     def order(self, broker_order_id: str) -> OrderReport | None:
         """One order by the broker's id; None when it knows none."""
@@ -141,5 +223,40 @@ class Broker(Protocol):
         """One order by our id; None when the broker knows none (yet)."""
 
     def submit(self, request: OrderRequest) -> OrderReport:
-        """Sends an order once. Raises OrderRefused (definite), DuplicateClientOrderId (an order
-        of this id exists: look it up) or OutcomeUnknown (it may or may not exist)."""
+        """Sends an order once. Raises OrderRefused or NotSent (it does not exist),
+        DuplicateClientOrderId (one of this id does: look it up), or OutcomeUnknown."""
+
+    def replace(self, broker_order_id: str, request: ReplaceRequest) -> OrderReport:
+        """Asks for a change, once; the report is of the successor, which may still be refused.
+        Raises as `submit`."""
+
+    def cancel(self, broker_order_id: str) -> bool:
+        """Asks for a cancel: True when the broker takes it up, which is not yet canceled; False
+        when it knows no such order. Raises OrderRefused (it can't be canceled any more)."""
+
+    def cancel_all(self) -> tuple[CancelReport, ...]:
+        """Asks for a cancel of every open order, also those not placed here."""
+
+    def clock(self) -> ClockReport:
+        """The exchange's clock."""
+
+    def calendar(self, start: date, end: date) -> Listing[CalendarDay]:
+        """The trading days of a span, both ends included."""
+
+    def asset(self, symbol: str) -> AssetReport | None:
+        """One asset; None when the broker knows none."""
+
+    def assets(self) -> Listing[AssetReport]:
+        """All active US equities."""
+
+    def fills_since(self, after: datetime) -> Listing[ActivityReport]:
+        """All fill activities after a moment, every page, oldest first."""
+
+    def activities(self, day: date) -> Listing[ActivityReport]:
+        """All activities of a day other than fills, every page."""
+
+    def configuration(self) -> ConfigurationReport:
+        """The account's settings."""
+
+    def suspend_trade(self, suspended: bool) -> ConfigurationReport:
+        """Bars (or allows) new orders at the broker itself."""

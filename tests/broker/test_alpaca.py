@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
-from ordinis.broker.alpaca import AlpacaBroker, parse_order, parse_position, parse_trade_update
+from ordinis.broker import transport
+from ordinis.broker.alpaca import AlpacaBroker
 from ordinis.broker.errors import (
     BrokerRefused,
     BrokerUnavailable,
     DuplicateClientOrderId,
+    NotSent,
     OrderRefused,
     OutcomeUnknown,
 )
+from ordinis.broker.parsing import parse_order, parse_position, parse_trade_update
 from ordinis.broker.port import OrderRequest
 from tests.conftest import hold
 from tests.simulator_server import SimulatorServer
@@ -53,7 +56,8 @@ class Stub:
 
 
 @pytest.fixture
-def stub() -> Iterator[Stub]:
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
+    monkeypatch.setattr(transport, "BACKOFF", 0.001)
     stub = Stub()
     thread = threading.Thread(target=stub.server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -247,7 +251,7 @@ def test_a_broker_that_is_not_there_or_stalls_ends_within_the_timeout(
     with pytest.raises(OutcomeUnknown, match="in time"):
         _broker(sim.url).submit(_request())
 
-    with pytest.raises(OutcomeUnknown, match="failed or was cut"):
+    with pytest.raises(NotSent, match="failed or was cut"):
         _broker("http://127.0.0.1:9").submit(_request())
 
 
