@@ -9,13 +9,15 @@ from django.test import Client
 
 from ordinis.accounts.brokers import _adapter
 from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
+from ordinis.broker import transport
 from risk import figures
 from tests.simulator_server import SimulatorServer
 
 
 @pytest.fixture
-def sim(settings: LazySettings) -> Iterator[SimulatorServer]:
+def sim(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatorServer]:
     """A simulator of this test's own, whose prices stand still unless the test moves them."""
+    monkeypatch.setattr(transport, "BACKOFF", 0.005)
     with SimulatorServer(seed=7) as server:
         server.post("/sim/price", {"hold": True})
         server.post("/sim/options", {"new_delay": 0.01, "fill_delay": 0.01})

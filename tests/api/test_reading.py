@@ -123,7 +123,7 @@ def test_positions_show_both_sides_and_their_difference(
 def test_a_figure_that_the_broker_withholds_is_503_not_a_guess(
     sim: SimulatorServer, api: Api
 ) -> None:
-    sim.post("/sim/faults", [{"kind": "status_before", "path": "/v2/account"}])
+    sim.post("/sim/faults", [{"kind": "status_before", "path": "/v2/account", "count": 9}])
 
     answer = api.get("/account", fresh="true")
 

@@ -222,7 +222,7 @@ def test_a_drift_that_heals_closes_its_break_and_withdraws_its_correction(
 def test_a_failed_read_is_not_an_empty_account(
     sim: SimulatorServer, book: BrokerAccount, path: str
 ) -> None:
-    sim.post("/sim/faults", [{"kind": "status_before", "path": path, "count": 3}])
+    sim.post("/sim/faults", [{"kind": "status_before", "path": path, "count": 99}])
 
     for _ in range(3):
         report = reconcile(book)
@@ -231,6 +231,7 @@ def test_a_failed_read_is_not_an_empty_account(
     assert report.reason
     assert (Suspect.objects.count(), Break.objects.count()) == (0, 0)
     assert Alert.objects.get().code == "reconciliation_incomplete"
+    sim.delete("/sim/faults")
     reconcile(book)
     assert Alert.objects.get().ended_at is not None
 
@@ -361,7 +362,7 @@ def test_a_broker_that_can_not_be_read_lets_nothing_be_approved(
 ) -> None:
     hold(sim, "KO", "90", "60")
     _break(book)
-    sim.post("/sim/faults", [{"kind": "status_before", "path": "/v2/positions"}])
+    sim.post("/sim/faults", [{"kind": "status_before", "path": "/v2/positions", "count": 9}])
 
     with pytest.raises(NotDecided, match="could not be read"):
         decide(_waiting().pk, "approve", user=approver, comment="yes")
