@@ -1,23 +1,38 @@
 """What the clock calls: brings orders to proof and up to date. Safe to run twice at once."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from django.db import connection
+
 from orders import resolver, sync
+from orders.models import Order
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.budget import Priority, priority
 from ordinis.broker.errors import BrokerError
 
 log = logging.getLogger("ordinis.orders")
 
+_LOOK_UPS_AT_ONCE = 8
+
 
 def resolve() -> None:
-    """Looks up every order whose outcome is unknown."""
-    for order in resolver.due(datetime.now(UTC)):
-        try:
-            resolver.resolve(order)
-        except Exception:  # one order that can't be handled must not hold up the others
-            log.exception("order not resolved", extra={"order": str(order.pk)})
+    """Looks up every order whose outcome is unknown, several at once: behind a slow broker none
+    must wait for all the others."""
+    orders = resolver.due(datetime.now(UTC))
+    if orders:
+        with ThreadPoolExecutor(_LOOK_UPS_AT_ONCE) as pool:
+            list(pool.map(_resolve, orders))
+
+
+def _resolve(order: Order) -> None:
+    try:
+        resolver.resolve(order)
+    except Exception:  # one order that can't be handled must not hold up the others
+        log.exception("order not resolved", extra={"order": str(order.pk)})
+    finally:
+        connection.close()
 
 
 def poll() -> None:

@@ -23,7 +23,7 @@ log = logging.getLogger("ordinis.orders")
 
 _MISSES = 3
 _OVER = timedelta(seconds=10)
-_BATCH = 100
+_BATCH = 500
 
 
 def due(now: datetime) -> list[Order]:
@@ -36,7 +36,8 @@ def due(now: datetime) -> list[Order]:
             Q(status=statuses.UNRESOLVED)
             | Q(status=statuses.SUBMITTING, submitted_at__lt=abandoned)
         )
-        .order_by("submitted_at")[:_BATCH]
+        # Those looked up least come first, so that none waits behind what stays unknown.
+        .order_by("lookups_missed", "submitted_at")[:_BATCH]
     )
 
 

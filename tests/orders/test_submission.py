@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from orders.models import Order, OrderHistory
 from orders.sync import ensure_open_book
 from ordinis.accounts.models import BrokerAccount
+from ordinis.broker import transport
 from positions.models import LedgerEntry
 from risk import figures
 from tests.conftest import Api, hold, quote, sent
@@ -189,7 +190,7 @@ def test_callers_behind_a_broker_that_fails_share_its_failure(
 ) -> None:
     ensure_open_book(account)
     figures._shared.clear()
-    sim.post("/sim/options", {"latency": 0.5})
+    sim.post("/sim/options", {"latency": 0.2})
     sim.post("/sim/faults", [{"kind": "status_before", "path": "/v2/account", "count": 99}])
     sim.delete("/sim/log")
 
@@ -204,7 +205,7 @@ def test_callers_behind_a_broker_that_fails_share_its_failure(
         codes = list(pool.map(send, range(8)))
 
     assert codes == [503] * 8
-    assert len(sim.get("/sim/log?path=/v2/account")) <= 2
+    assert len(sim.get("/sim/log?path=/v2/account")) <= 2 * transport.ATTEMPTS
 
 
 def test_a_refusal_by_the_broker_is_told_with_its_own_words(
