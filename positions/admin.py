@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Case, F, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models import Case, F, OuterRef, QuerySet, Subquery, Value, When
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
@@ -30,8 +30,17 @@ class HeldFilter(ChoiceFilter):
 @admin.register(Position)
 class PositionAdmin(ReadOnlyAdmin[Position]):
     list_display = (
-        "symbol", "ours", "brokers", "differing", "differing_value", "free", "our_average",
-        "broker_average", "market_value", "sector", "read",
+        "symbol",
+        "ours",
+        "brokers",
+        "differing",
+        "differing_value",
+        "free",
+        "our_average",
+        "broker_average",
+        "market_value",
+        "sector",
+        "read",
     )
     list_filter = (AccountFilter, HeldFilter)
     search_fields = ("symbol",)
@@ -44,16 +53,16 @@ class PositionAdmin(ReadOnlyAdmin[Position]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Position]:
         sector = Instrument.objects.filter(symbol=OuterRef("symbol")).values("sector")
-        differs = Case(When(~Q(qty=F("broker_qty")), Value(0)), default=Value(1))
         return (
             super()
             .get_queryset(request)
             .select_related("account")
-            .annotate(sector=Subquery(sector), agrees=differs)
+            .annotate(sector=Subquery(sector))
         )
 
-    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        return ("agrees", "symbol")  # what differs stands first
+    def get_ordering(self, request: HttpRequest) -> Any:
+        agrees = Case(When(qty=F("broker_qty"), then=Value(1)), default=Value(0))
+        return (agrees.asc(), "symbol")  # what differs stands first
 
     @admin.display(description="our shares", ordering="qty")
     def ours(self, row: Position) -> str:
@@ -89,7 +98,7 @@ class PositionAdmin(ReadOnlyAdmin[Position]):
 
     @admin.display(description="sector")
     def sector(self, row: Position) -> str:
-        return row.sector or "Unknown"  # type: ignore[attr-defined,no-any-return]
+        return row.sector or "Unknown"  # type: ignore[attr-defined]
 
     @admin.display(description="broker read")
     def read(self, row: Position) -> SafeString:

@@ -1,12 +1,12 @@
 """Risk limits in the console: every change is a new version, made by `risk.limits.change`."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import F, QuerySet
+from django.db.models import F, Field, QuerySet
 from django.db.models.expressions import Window
 from django.db.models.functions import Lag
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -22,6 +22,7 @@ from ordinis.console.templatetags.console import moment
 from risk.limits import ACCOUNT_ONLY, KEYS, change, in_force, latest
 from risk.models import RiskLimits
 
+_OFFSETS = ("buy_offset", "sell_offset")
 _UNITS = {"buying_power_buffer_pct": "%", "max_slippage_pct": "%"}
 
 
@@ -39,25 +40,55 @@ class LimitsForm(_Form):
         fields = (*KEYS, "reason")
         widgets = {"reason": forms.Textarea(attrs={"rows": 3})}
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for key in KEYS:
+            self.fields[key].label = label(key)
+            if isinstance(self.fields[key].widget, forms.Select):
+                self.fields[key].widget.choices = [("", "not set"), *_field(key).flatchoices]
 
-def shown(key: str, value: Any) -> str:
-    """A limit's value in words."""
+
+def shown(key: str, value: Any, offset_mode: str = "") -> str:
+    """A limit's value in words; offsets get their unit where their mode is given."""
     if value in (None, ""):
         return "not set"
-    field = RiskLimits._meta.get_field(key)
-    if field.choices:
-        return str(dict(field.flatchoices)[value])
+    if key in _OFFSETS and offset_mode == RiskLimits.OffsetMode.ABSOLUTE:
+        return text.price(value)
+    if key in _OFFSETS and offset_mode == RiskLimits.OffsetMode.BPS:
+        return f"{text.shares(value)} bps"
+    if choices := dict(_field(key).flatchoices):
+        return str(choices[value])
     return f"{text.shares(value)} {_UNITS.get(key, '')}".strip()
 
 
 def label(key: str) -> str:
-    return capfirst(str(RiskLimits._meta.get_field(key).verbose_name))
+    """A limit's name in words; its unit stands with its value."""
+    return capfirst(str(_field(key).verbose_name).removesuffix(" pct"))
+
+
+def _field(key: str) -> "Field[Any, Any]":
+    return cast("Field[Any, Any]", RiskLimits._meta.get_field(key))
+
+
+class OwnerFilter(admin.SimpleListFilter):
+    title = "limits of"
+    parameter_name = "of"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        strategies = Strategy.objects.values_list("pk", "name")
+        return [("account", "the account"), *((str(pk), name) for pk, name in strategies)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value() or ""
+        if value == "account":
+            return queryset.filter(strategy=None)
+        return queryset.filter(strategy_id=int(value)) if value.isdecimal() else queryset
 
 
 @admin.register(RiskLimits)
 class RiskLimitsAdmin(ReadOnlyAdmin[RiskLimits]):
-    list_display = ("version_of", "changes", "reason", "actor", "made")
-    list_filter = ("account", "strategy")
+    list_display = ("version_of", "changes", "reason", "made_by", "made")
+    list_filter = (OwnerFilter,)
     list_select_related = ("account", "strategy")
     change_list_template = "console/limits.html"
     page_template = "console/limits_version.html"
@@ -101,6 +132,10 @@ class RiskLimitsAdmin(ReadOnlyAdmin[RiskLimits]):
             ((label(key), was, now) for key, was, now in _differences(row)),
         ) or format_html("{}", "Nothing")
 
+    @admin.display(description="made by")
+    def made_by(self, row: RiskLimits) -> str:
+        return row.actor
+
     @admin.display(description="made")
     def made(self, row: RiskLimits) -> SafeString:
         return moment(row.created_at)
@@ -117,9 +152,11 @@ class RiskLimitsAdmin(ReadOnlyAdmin[RiskLimits]):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        owners = [_Owner(account, None) for account in BrokerAccount.objects.all()]
-        owners += [_Owner(s.account, s) for s in Strategy.objects.select_related("account")]
-        context = {"owners": owners, "labels": [label(key) for key in KEYS]}
+        context = {
+            "accounts": [_Owner(account, None) for account in BrokerAccount.objects.all()],
+            "strategies": [_Owner(row.account, row) for row in _strategies()],
+            "labels": [label(key) for key in KEYS],
+        }
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
     def add_view(
@@ -202,13 +239,17 @@ class _Owner:
     def in_force(self) -> dict[str, str]:
         """Every value that holds, whoever set it."""
         limits = in_force(self.account.pk, self.strategy.pk if self.strategy else None)
-        return {key: shown(key, value) for key, value in asdict(limits).items()}
+        return {key: shown(key, value, limits.offset_mode) for key, value in asdict(limits).items()}
+
+
+def _strategies() -> QuerySet[Strategy]:
+    return Strategy.objects.select_related("account")
 
 
 def _owner(request: HttpRequest) -> _Owner:
     account_id, strategy_id = request.GET.get("account", ""), request.GET.get("strategy", "")
     if strategy_id.isdecimal():
-        strategy = Strategy.objects.select_related("account").filter(pk=int(strategy_id)).first()
+        strategy = _strategies().filter(pk=int(strategy_id)).first()
         if strategy is not None:
             return _Owner(strategy.account, strategy)
     accounts = BrokerAccount.objects.all()

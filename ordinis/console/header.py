@@ -1,0 +1,67 @@
+"""The line at the top of every page: where you are, how old the last complete sync is, and
+whether something waits for a decision.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db.models import OuterRef, Subquery
+from django.utils import timezone
+
+from ordinis.accounts.models import BrokerAccount
+from reconciliation.models import Correction, ReconciliationReport
+from risk.limits import in_force
+from risk.models import RiskLimits
+
+# How many times the cadence a sync may be old before it is amber, and red.
+LATE, TOO_LATE = 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """An account and how fresh the comparison with its broker is."""
+
+    account: BrokerAccount
+    at: datetime | None
+    watched: bool
+    tone: str
+
+    @property
+    def words(self) -> str:
+        """What stands before the age."""
+        if not self.watched:
+            return "Not watched (reconcile mode is off)"
+        if self.at is None:
+            return "Not synced yet"
+        return {"": "Synced", "amber": "Sync is late:", "red": "Sync has stopped:"}[self.tone]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header says."""
+
+    syncs: list[Sync]
+    waiting: int
+
+
+def header() -> Header:
+    """The header as of now; one query, and one more for each account."""
+    newest = ReconciliationReport.objects.filter(
+        account_id=OuterRef("pk"), complete=True, dry_run=False
+    ).values("started_at")[:1]
+    accounts = BrokerAccount.objects.annotate(synced_at=Subquery(newest))
+    waiting = Correction.objects.filter(status=Correction.Status.PROPOSED).count()
+    return Header([_sync(account, account.synced_at) for account in accounts], waiting)
+
+
+def _sync(account: BrokerAccount, at: datetime | None) -> Sync:
+    watched = in_force(account.pk).reconcile_mode != RiskLimits.ReconcileMode.OFF
+    return Sync(account, at, watched, _tone(at) if watched else "amber")
+
+
+def _tone(at: datetime | None) -> str:
+    if at is None:
+        return "amber"
+    cadences = (timezone.now() - at) / timedelta(seconds=settings.RECONCILE_SECONDS)
+    return "red" if cadences > TOO_LATE else "amber" if cadences > LATE else ""

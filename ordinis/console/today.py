@@ -1,0 +1,194 @@
+"""What the Today page shows: what needs a person first, then the figures, each with its age.
+
+Only reads what is stored; never asks the broker.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from django.contrib.auth.models import User
+from django.db.models import Count, Prefetch, Q
+from django.urls import reverse
+
+from orders import statuses
+from orders.models import Order
+from orders.submission import reserved
+from ordinis.accounts.models import BrokerAccount
+from ordinis.alerts.models import Alert
+from ordinis.console import text
+from ordinis.console.days import start_of_today
+from ordinis.console.header import Header
+from reconciliation.corrections import may_decide
+from reconciliation.models import Break, Correction, ReconciliationReport
+
+# More than this on one page is not read: the rest is counted and linked.
+SHOWN = 20
+LAST_ORDERS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One thing that needs a person, and where it is dealt with."""
+
+    key: str
+    tone: str
+    word: str
+    what: str
+    detail: str
+    since: datetime | None
+    url: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Book:
+    """One account's figures; dollars."""
+
+    account: BrokerAccount
+    reserved: Decimal | None
+    available: Decimal | None
+    orders: dict[str, int]
+    report: ReconciliationReport | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Today:
+    """The whole page."""
+
+    items: list[Item]
+    more_breaks: int
+    books: list[Book]
+    last_orders: list[Order]
+
+
+def today(user: User, header: Header) -> Today:
+    """Everything the page shows to this person, as of now."""
+    breaks = _breaks(user)
+    items = [*breaks[:SHOWN], *_late(header), *_unresolved(), *_alerts()]
+    # What is red comes first; otherwise the order above stands.
+    items.sort(key=lambda item: item.tone != "red")
+    return Today(
+        items=items,
+        more_breaks=len(breaks) - SHOWN if len(breaks) > SHOWN else 0,
+        books=[_book(sync.account) for sync in header.syncs],
+        last_orders=list(
+            Order.objects.select_related("strategy").filter(
+                account_id__in=[sync.account.pk for sync in header.syncs]
+            )[:LAST_ORDERS]
+        ),
+    )
+
+
+def _breaks(user: User) -> list[Item]:
+    waiting = Correction.objects.filter(status=Correction.Status.PROPOSED)
+    rows = (
+        Break.objects.filter(status__in=Break.OPEN_STATUSES)
+        .prefetch_related(Prefetch("corrections", waiting, to_attr="waiting"))
+        .order_by("severity", "-value", "pk")  # "critical" sorts before "warning"
+    )
+    return [_break_item(row, user) for row in rows]
+
+
+def _break_item(row: Break, user: User) -> Item:
+    waiting: list[Correction] = row.waiting  # type: ignore[attr-defined]
+    url, action = reverse("admin:reconciliation_break_change", args=(row.pk,)), "See the break"
+    if waiting and may_decide(waiting[0], user):
+        url = reverse("admin:reconciliation_correction_decide", args=(waiting[0].pk,))
+        action = "Decide the correction"
+    elif waiting:
+        url = reverse("admin:reconciliation_correction_change", args=(waiting[0].pk,))
+        action = "See the correction"
+    worth = "" if row.value is None else f" ({text.money(row.value)})"
+    return Item(
+        key=f"break-{row.pk}",
+        tone="red" if row.severity == Break.Severity.CRITICAL else "amber",
+        word=row.get_severity_display(),
+        what=f"{row.symbol}: {text.signed_shares(row.difference)} shares{worth}",
+        detail=(
+            f"{row.get_kind_display()}. Our book {text.shares(row.local_qty)}, "
+            f"the broker {text.shares(row.broker_qty)}."
+        ),
+        since=row.first_seen,
+        url=url,
+        action=action,
+    )
+
+
+def _late(header: Header) -> list[Item]:
+    return [
+        Item(
+            key=f"sync-{sync.account.pk}",
+            tone=sync.tone,
+            word="To act on" if sync.tone == "red" else "To look at",
+            what=f"{sync.account}: {sync.words.rstrip(':')}",
+            detail="Book and broker are compared by clock and worker: check that both run.",
+            since=sync.at,
+            url=reverse("admin:reconciliation_reconciliationreport_changelist"),
+            action="See the reports",
+        )
+        for sync in header.syncs
+        if sync.tone and sync.watched
+    ]
+
+
+def _unresolved() -> list[Item]:
+    rows = Order.objects.filter(status=statuses.UNRESOLVED)[:SHOWN]
+    return [
+        Item(
+            key=f"order-{row.pk}",
+            tone="amber",
+            word="To look at",
+            what=f"{row.side.capitalize()} {text.shares(row.qty)} {row.symbol}: outcome unknown",
+            detail="The broker's answer was lost. Ordinis is finding out and sends nothing twice.",
+            since=row.submitted_at,
+            url=reverse("admin:orders_order_change", args=(row.pk,)),
+            action="See the order",
+        )
+        for row in rows
+    ]
+
+
+def _alerts() -> list[Item]:
+    # A break's alert would say the same again.
+    rows = Alert.objects.filter(ended_at=None).exclude(code__startswith="break_")[:SHOWN]
+    return [
+        Item(
+            key=f"alert-{row.pk}",
+            tone="red" if row.severity == Alert.Severity.CRITICAL else "amber",
+            word=row.get_severity_display(),
+            what=row.code.replace("_", " ").capitalize(),
+            detail=row.message,
+            since=row.first_seen,
+            url=reverse("admin:alerts_alert_change", args=(row.pk,)),
+            action="See the alert",
+        )
+        for row in rows
+    ]
+
+
+def _book(account: BrokerAccount) -> Book:
+    held_back = None if account.as_of is None else reserved(account.pk, account.as_of)
+    available = (
+        None
+        if held_back is None or account.buying_power is None
+        else account.buying_power - held_back
+    )
+    placed = Order.objects.filter(account=account, created_at__gte=start_of_today()).order_by()
+    counts = placed.aggregate(
+        placed=Count("pk"),
+        filled=Count("pk", filter=Q(status="filled")),
+        denied=Count("pk", filter=Q(status=statuses.DENIED)),
+        rejected=Count("pk", filter=Q(status__in=(statuses.REJECTED, statuses.FAILED))),
+    )
+    still = Order.objects.filter(account=account).exclude(status__in=sorted(statuses.CLOSED))
+    counts |= still.aggregate(
+        open=Count("pk"), unresolved=Count("pk", filter=Q(status=statuses.UNRESOLVED))
+    )
+    return Book(
+        account=account,
+        reserved=held_back,
+        available=available,
+        orders=counts,
+        report=ReconciliationReport.objects.filter(account=account, dry_run=False).first(),
+    )

@@ -1,0 +1,242 @@
+"""What the pages say: Today, an order, limits and tokens."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.conf import LazySettings
+from django.db import transaction
+from django.test import Client
+from django.utils import timezone
+
+from orders import lifecycle, statuses
+from orders.lifecycle import Origin, Source
+from orders.models import Order
+from ordinis.accounts.models import ApiToken, BrokerAccount, Strategy
+from ordinis.alerts.models import Alert, raise_alert
+from ordinis.console import text
+from reconciliation.models import Correction, ReconciliationReport
+from risk.limits import in_force
+from risk.models import RiskLimits
+from tests.console.conftest import Browse, held
+
+NEW_LIMITS = "/risk/risklimits/add/"
+
+
+def compared(account: BrokerAccount, ago: float) -> None:
+    ReconciliationReport.objects.create(
+        account=account,
+        mode="manual",
+        complete=True,
+        started_at=timezone.now() - timedelta(seconds=ago),
+        duration_seconds=Decimal("0.2"),
+    )
+
+
+def test_today_is_quiet_when_all_is_well(browse: Browse, account: BrokerAccount) -> None:
+    held(account, "AAPL", "100")
+    compared(account, ago=5)
+
+    page = browse("Approver").get("/").content.decode()
+
+    assert "All in order" in page
+    assert "Book equals broker" in page
+    assert 'badge amber"' not in page
+    assert 'badge red"' not in page
+
+
+def test_today_leads_an_approver_to_the_decision_and_a_viewer_to_the_evidence(
+    browse: Browse, correction: Correction
+) -> None:
+    compared(correction.account, ago=5)
+    address = f"/reconciliation/correction/{correction.pk}"
+
+    assert f"{address}/decide/" in browse("Approver").get("/").content.decode()
+    viewers = browse("Viewer").get("/").content.decode()
+    assert f"{address}/change/" in viewers
+    assert f"{address}/decide/" not in viewers
+    assert "AAPL: −40 shares ($8,400.00)" in viewers
+
+
+@pytest.mark.parametrize(
+    ("ago", "words"), [(59, "Synced"), (61, "Sync is late:"), (91, "Sync has stopped:")]
+)
+def test_the_header_tells_an_old_sync_at_twice_and_three_times_the_cadence(
+    browse: Browse, account: BrokerAccount, settings: LazySettings, ago: float, words: str
+) -> None:
+    settings.RECONCILE_SECONDS = 30.0
+    compared(account, ago=ago)
+
+    assert f"{words} <time" in browse("Viewer").get("/live/header/").content.decode()
+
+
+def test_what_is_critical_stands_before_what_is_to_look_at(
+    browse: Browse, correction: Correction
+) -> None:
+    raise_alert(
+        correction.account_id,
+        code="late_report",
+        subject="x",
+        severity=Alert.Severity.CRITICAL,
+        message="Believed canceled, but the broker reports filled.",
+    )
+    page = browse("Viewer").get("/").content.decode()
+
+    assert page.index("Late report") < page.index("AAPL: −40 shares")
+
+
+def test_the_band_and_the_window_say_where_you_are(
+    browse: Browse, account: BrokerAccount, settings: LazySettings
+) -> None:
+    client = browse("Viewer")
+    for mode in ("simulated", "paper", "live"):
+        settings.BROKER_MODE = mode
+        for page in (client.get("/orders/order/"), Client().get("/login/")):
+            assert f"<title>{mode.upper()} · " in page.content.decode()
+            assert f'class="frame mode-{mode}"' in page.content.decode()
+
+
+def denied(strategy: Strategy) -> Order:
+    order = Order(
+        account=strategy.account,
+        strategy=strategy,
+        client_order_id="rsi-1",
+        fingerprint="",
+        symbol="TSLA",
+        side="buy",
+        qty=Decimal(50),
+        type="limit",
+        time_in_force="day",
+        limit_price=Decimal("249.93"),
+        violations=[
+            {
+                "code": "insufficient_buying_power",
+                "message": "Buying power: needs $12,496.50, has $3,432.62. <b>",
+                "limit": "3432.62",
+                "actual": "12496.5",
+            }
+        ],
+        correlation_id="c0ffee",
+    )
+    origin = Origin(Source.RISK, "token rsi", "Too much.")
+    with transaction.atomic():
+        lifecycle.record_intent(order, statuses.DENIED, origin)
+    return order
+
+
+def test_the_page_of_a_denied_order_says_why_with_limit_and_actual(
+    browse: Browse, strategy: Strategy
+) -> None:
+    order = denied(strategy)
+    page = browse("Viewer").get(f"/orders/order/{order.pk}/change/").content.decode()
+
+    assert "3,432.62" in page
+    assert "12,496.5" in page
+    assert "by token rsi (Risk checks)" in page
+    assert "c0ffee" in page
+    assert "3,432.62. &lt;b&gt;" in page  # what others wrote is never markup
+
+
+def test_orders_are_found_by_state_symbol_day_and_search(
+    browse: Browse, strategy: Strategy
+) -> None:
+    denied(strategy)
+    client = browse("Viewer")
+    today = timezone.localdate()
+    for query, found in (
+        ("state=denied", True),
+        ("state=open", False),
+        ("symbol=tsla", True),
+        ("symbol=AAPL", False),
+        (f"day={today}", True),
+        (f"day={today - timedelta(days=1)}", False),
+        (f"strategy={strategy.pk}&side=buy", True),
+        ("side=sell", False),
+        ("q=rsi-", True),
+        ("q=c0ffee", True),
+        ("q=nothing", False),
+    ):
+        page = client.get(f"/orders/order/?{query}").content.decode()
+        assert ("rsi-1</a>" in page) is found, query
+
+
+def test_a_new_version_of_the_limits_needs_a_reason_and_the_permission(
+    browse: Browse, account: BrokerAccount
+) -> None:
+    given = {"buy_offset": "0", "reason": "Cross the spread."}
+    manager = browse("Risk manager")
+
+    assert browse("Viewer").post(NEW_LIMITS, given).status_code == 403
+    assert manager.post(NEW_LIMITS, {"buy_offset": "0"}).status_code == 200
+    assert not RiskLimits.objects.exists()
+    assert manager.post(NEW_LIMITS, given).status_code == 302
+    row = RiskLimits.objects.get()
+    assert (row.version, row.actor, row.reason) == (1, "risk manager", "Cross the spread.")
+    assert row.author is not None
+    assert in_force(account.pk).buy_offset == 0
+    assert "Buy offset: not set → <b>0</b>" in manager.get("/risk/risklimits/").content.decode()
+
+
+def test_saving_limits_unchanged_makes_no_version_and_a_version_is_never_edited(
+    browse: Browse, account: BrokerAccount
+) -> None:
+    manager = browse("Risk manager")
+    manager.post(NEW_LIMITS, {"max_slippage_pct": "0.3", "reason": "Tighter."})
+    again = manager.post(NEW_LIMITS, {"max_slippage_pct": "0.3", "reason": "Again."})
+    row = RiskLimits.objects.get()
+
+    assert "Nothing was changed" in again.content.decode()
+    assert manager.post(f"/risk/risklimits/{row.pk}/change/", {}).status_code == 405
+    assert manager.post(f"/risk/risklimits/{row.pk}/delete/", {}).status_code == 403
+
+
+def test_a_value_that_is_not_allowed_is_refused_with_its_reason(
+    browse: Browse, account: BrokerAccount
+) -> None:
+    answer = browse("Risk manager").post(
+        NEW_LIMITS, {"buying_power_buffer_pct": "101", "reason": "Everything."}
+    )
+
+    assert "less than or equal to 100" in answer.content.decode()
+    assert not RiskLimits.objects.exists()
+
+
+def test_a_token_is_shown_once_and_revoked_by_post(browse: Browse, strategy: Strategy) -> None:
+    administrator = browse("Administrator")
+    issued = administrator.post(
+        "/accounts/apitoken/add/", {"strategy": strategy.pk, "scopes": ["read", "trade"]}
+    )
+    token = ApiToken.objects.get()
+    secret = issued.content.decode().split('id="secret">')[1].split("<")[0]
+
+    assert ApiToken.authenticate(secret) == token
+    assert "no-store" in issued.headers["Cache-Control"]
+    for path in ("/accounts/apitoken/", f"/accounts/apitoken/{token.pk}/change/"):
+        assert secret not in administrator.get(path).content.decode()
+    revoke = f"/accounts/apitoken/{token.pk}/revoke/"
+    assert administrator.get(revoke).status_code == 405
+    assert browse("Viewer").post(revoke).status_code == 403
+    assert ApiToken.authenticate(secret) == token
+    assert administrator.post(revoke).status_code == 302
+    assert ApiToken.authenticate(secret) is None
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        (text.shares(Decimal("1250.500000000")), "1,250.5"),
+        (text.shares(Decimal("-100")), "−100"),
+        (text.money(Decimal("52596")), "$52,596.00"),
+        (text.price(Decimal("250.300000000")), "$250.30"),
+        (text.price(Decimal("0.123450000")), "$0.12345"),
+        (text.signed_shares(Decimal("-40")), "−40"),
+        (text.signed_money(Decimal("8400")), "+$8,400.00"),
+        (text.signed_shares(Decimal(0)), "0"),
+        (text.money(None), "–"),
+        (text.age(timedelta(seconds=250)), "4 min 10 s"),
+        (text.span(timedelta(milliseconds=43)), "43 ms"),
+        (text.status("partially_filled"), "Partially filled"),
+    ],
+)
+def test_figures_are_written_the_same_way_everywhere(shown: str, words: str) -> None:
+    assert shown == words
