@@ -30,7 +30,7 @@ from ordinis.console.templatetags.console import (
 )
 from reconciliation import corrections
 from reconciliation.models import Break, Correction, ReconciliationReport
-from reconciliation.run import reconcile
+from reconciliation.run import Busy, reconcile
 from risk import figures
 
 
@@ -290,9 +290,10 @@ class ReportAdmin(ReadOnlyAdmin[ReconciliationReport]):
             raise PermissionDenied
         key = request.POST.get("account", "")
         account = BrokerAccount.objects.filter(pk=key).first() if key.isdecimal() else None
-        if account is None:
+        try:
+            if account is not None:
+                return HttpResponseRedirect(_address(reconcile(account)))
             messages.error(request, "Choose the account to compare.")
-            return HttpResponseRedirect(
-                reverse("admin:reconciliation_reconciliationreport_changelist")
-            )
-        return HttpResponseRedirect(_address(reconcile(account)))
+        except Busy as error:
+            messages.error(request, str(error))
+        return HttpResponseRedirect(reverse("admin:reconciliation_reconciliationreport_changelist"))

@@ -17,7 +17,7 @@ from ordinis.http import (
 )
 from ordinis.numbers import plain
 from reconciliation.models import Break, ReconciliationReport
-from reconciliation.run import reconcile
+from reconciliation.run import Busy, reconcile
 
 router = Router(tags=["reconciliation"])
 
@@ -84,10 +84,20 @@ class BreakPage(Schema):
     next: str | None
 
 
-@router.post("/run", auth=Scope("operate"), response=ReportOut, summary="Compare now")
+@router.post(
+    "/run",
+    auth=Scope("operate"),
+    response={200: ReportOut, 503: ProblemOut},
+    summary="Compare now",
+)
 def run(request: TokenRequest, body: RunIn | None = None) -> dict[str, Any]:
     dry_run = body.dry_run if body else False
-    return report_out(reconcile(strategy_of(request).account, dry_run=dry_run))
+    try:
+        return report_out(reconcile(strategy_of(request).account, dry_run=dry_run))
+    except Busy as error:
+        raise Problem(
+            503, "reconciliation_busy", str(error), headers={"Retry-After": "30"}
+        ) from error
 
 
 @router.get("/reports", auth=Scope("read"), response=ReportPage, summary="Reports, newest first")

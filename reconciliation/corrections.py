@@ -58,6 +58,9 @@ def propose(row: Break, snapshot: Figures, by: User | None = None) -> Correction
     """
     with transaction.atomic():
         BrokerAccount.lock(row.account_id)
+        row.refresh_from_db()  # it may have healed before the lock was ours
+        if row.status not in Break.OPEN_STATUSES:
+            return None
         position = lock_position(row.account_id, row.symbol)
         held = snapshot.positions.get(row.symbol)
         facts = _Facts(

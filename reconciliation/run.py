@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 
-from django.db import connection
+from django.db import OperationalError, connection
 
 from orders.models import OrderHistory
 from orders.sync import ensure_open_book, poll, refresh
@@ -33,9 +33,16 @@ log = logging.getLogger("ordinis.reconciliation")
 _LOCK_CLASS = 0x0D15  # of PostgreSQL's advisory locks: "reconciling", then the account's id
 
 
+_LONGEST_WAIT = 50  # seconds
+
+
+class Busy(Exception):
+    """Another comparison of the account has been under way for too long to wait for it."""
+
+
 def reconcile(account: BrokerAccount, *, dry_run: bool = False) -> ReconciliationReport:
     """Compares book and broker and stores the report. A failed read makes an incomplete report,
-    never an exception."""
+    never an exception. Raises Busy."""
     with _alone(account):
         started = time.monotonic()
         started_at = figures.database_now()
@@ -66,7 +73,16 @@ def reconcile(account: BrokerAccount, *, dry_run: bool = False) -> Reconciliatio
 def _alone(account: BrokerAccount) -> Iterator[None]:
     """Waits for a run that is under way. The lock dies with its process."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCK_CLASS, account.pk))
+        try:
+            cursor.execute("SET lock_timeout = %s", [f"{_LONGEST_WAIT}s"])
+            cursor.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCK_CLASS, account.pk))
+        except OperationalError as error:
+            raise Busy(
+                f"Another comparison of {account} has been under way for more than "
+                f"{_LONGEST_WAIT} s: the broker answers slowly. Try again in a minute."
+            ) from error
+        finally:
+            cursor.execute("SET lock_timeout TO DEFAULT")
         try:
             yield
         finally:

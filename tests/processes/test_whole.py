@@ -86,6 +86,7 @@ def test_a_hand_trade_becomes_a_break_and_its_approval_puts_the_book_right(
         return next((row["correction"] for row in rows if row["symbol"] == "NVDA"), None)
 
     waiting = until(correction, seconds=60, every=0.2)
+    assert waiting
     assert visitor.api("/positions/NVDA")["drift_qty"] == "12"
     visitor.log_in()
     visitor.decide(waiting, "bought by hand in the broker's app")

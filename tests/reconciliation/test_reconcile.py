@@ -17,7 +17,7 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert
 from ordinis.verify import violations
 from positions.models import LedgerEntry, Position
-from reconciliation import corrections, jobs
+from reconciliation import corrections, jobs, run
 from reconciliation.corrections import MayNotDecide, NotDecided, decide
 from reconciliation.models import Break, Correction, ReconciliationReport, Suspect
 from reconciliation.run import reconcile
@@ -448,6 +448,27 @@ def test_two_runs_at_once_take_turns(sim: SimulatorServer, book: BrokerAccount) 
     )
     rounding = timedelta(milliseconds=1)
     assert all(later[0] >= earlier[1] - rounding for earlier, later in pairwise(spans))
+
+
+def test_who_waits_too_long_for_a_run_is_told_so(
+    sim: SimulatorServer, book: BrokerAccount, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_LONGEST_WAIT", 0.2)
+    with ThreadPoolExecutor(1) as pool, run._alone(book):
+        answer = pool.submit(_closing(lambda: api.post("/reconciliation/run"))).result()
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "reconciliation_busy")
+    assert api.post("/reconciliation/run").status_code == 200
+
+
+def _closing(call: Callable[[], Any]) -> Callable[[], Any]:
+    def closing() -> Any:
+        try:
+            return call()
+        finally:
+            connection.close()
+
+    return closing
 
 
 def test_the_api_runs_lists_and_shows_reports_and_breaks(

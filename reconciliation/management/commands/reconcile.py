@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ordinis.accounts.models import BrokerAccount
 from reconciliation.api import report_out
 from reconciliation.models import ReconciliationReport
-from reconciliation.run import reconcile
+from reconciliation.run import Busy, reconcile
 
 
 class Command(BaseCommand):
@@ -30,7 +30,10 @@ class Command(BaseCommand):
                 raise CommandError(f"There is no account {options['account']!r} at this broker.")
         incomplete = False
         for account in accounts:
-            report = reconcile(account, dry_run=options["dry_run"])
+            try:
+                report = reconcile(account, dry_run=options["dry_run"])
+            except Busy as error:
+                raise CommandError(str(error)) from error
             incomplete = incomplete or not report.complete
             self.stdout.write(
                 json.dumps(report_out(report)) if options["json"] else _sentence(report)
