@@ -5,22 +5,36 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('accounts', '0001_initial'),
+        ("accounts", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='RequestBudget',
+            name="RequestBudget",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('limit', models.PositiveIntegerField(default=0, help_text='Requests a window.')),
-                ('remaining', models.PositiveIntegerField(default=0)),
-                ('reset_at', models.DateTimeField(help_text='When the window starts anew.', null=True)),
-                ('held_back', models.PositiveIntegerField(default=0)),
-                ('last_held_back_at', models.DateTimeField(null=True)),
-                ('account', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='request_budget', to='accounts.brokeraccount')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("limit", models.PositiveIntegerField(default=0, help_text="Requests a window.")),
+                ("remaining", models.PositiveIntegerField(default=0)),
+                (
+                    "reset_at",
+                    models.DateTimeField(help_text="When the window starts anew.", null=True),
+                ),
+                ("held_back", models.PositiveIntegerField(default=0)),
+                ("last_held_back_at", models.DateTimeField(null=True)),
+                (
+                    "account",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="request_budget",
+                        to="accounts.brokeraccount",
+                    ),
+                ),
             ],
         ),
     ]
