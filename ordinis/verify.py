@@ -31,7 +31,7 @@ def _filled_is_the_sum_of_fills() -> Iterator[str]:
         fills_sum=F("filled_qty")
     )
     for order in wrong:
-        yield f"order {order.pk}: filled {plain(order.filled_qty)}, but its fills sum up differently"
+        yield f"order {order.pk}: filled {plain(order.filled_qty)}, its fills sum up differently"
 
 
 def _fills_are_in_the_ledger() -> Iterator[str]:
@@ -57,7 +57,8 @@ def _positions_follow_from_the_ledger() -> Iterator[str]:
                 yield f"position {position}: ledger entry {seq} is missing"
                 seq = entry.seq
             if held.qty != entry.qty_after:
-                yield f"position {position}: entry {entry.seq} says {plain(entry.qty_after)} shares after"
+                shares = plain(entry.qty_after)
+                yield f"position {position}: entry {entry.seq} says {shares} shares after"
             if entry.kind != LedgerEntry.Kind.CORRECTION and (
                 held.average_price != entry.average_price_after
             ):
@@ -68,7 +69,8 @@ def _positions_follow_from_the_ledger() -> Iterator[str]:
             position.average_price,
             position.ledger_version,
         ):
-            yield f"position {position}: {plain(position.qty)} shares, but its ledger says {plain(held.qty)}"
+            ours, sums = plain(position.qty), plain(held.qty)
+            yield f"position {position}: {ours} shares, but its ledger says {sums}"
     for position in Position.objects.exclude(pk__in=seen).filter(~Q(qty=0) | ~Q(ledger_version=0)):
         yield f"position {position}: {plain(position.qty)} shares without a ledger"
 
