@@ -20,10 +20,10 @@ run: setup
 	$(BIN)/python manage.py start
 
 test: lint
-	$(BIN)/python -m pytest -n auto -m "not long"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long"
 
 test-long: setup
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal --timeout 1800
 
 lint: setup
 	$(BIN)/ruff format --check $(SOURCES)
