@@ -20,10 +20,9 @@ from ordinis.http import (
     decode_cursor,
     encode_cursor,
     moment,
-    number,
 )
 from ordinis.logging import correlation_id
-from ordinis.numbers import plain
+from ordinis.numbers import dollars, plain
 
 router = Router(tags=["orders"])
 
@@ -269,7 +268,7 @@ def get_fills(request: TokenRequest, order_id: UUID) -> list[dict[str, Any]]:
         {
             "execution_id": fill.execution_id,
             "qty": plain(fill.qty),
-            "price": plain(fill.price),
+            "price": dollars(fill.price),
             "occurred_at": moment(fill.occurred_at),
             "inferred": fill.inferred,
         }
@@ -293,14 +292,14 @@ def order_out(order: Order) -> dict[str, Any]:
         "type": order.type,
         "time_in_force": order.time_in_force,
         "extended_hours": order.extended_hours,
-        "reference_price": number(order.reference_price),
-        "limit_price": number(order.limit_price),
+        "reference_price": dollars(order.reference_price),
+        "limit_price": dollars(order.limit_price),
         "stop_price": None,
         "status": order.status,
         "state": order.state,
         "is_open": order.is_open,
         "filled_qty": plain(order.filled_qty),
-        "average_fill_price": number(order.average_fill_price),
+        "average_fill_price": dollars(order.average_fill_price),
         "pending_qty": plain(order.pending_qty),
         "parent": None,
         "dependents": [],

@@ -2,6 +2,7 @@
 problem+json. Never lets a stack trace or a secret out."""
 
 import logging
+from decimal import Decimal
 from typing import Any
 
 from django.db import OperationalError
@@ -15,7 +16,7 @@ from orders.sync import refresh
 from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.http import Problem, ProblemOut, moment
-from ordinis.numbers import plain
+from ordinis.numbers import dollars
 from positions.api import router as positions
 from reconciliation.api import router as reconciliation
 from risk.api import router as risk
@@ -69,11 +70,11 @@ def get_account(request: TokenRequest, fresh: bool = False) -> dict[str, Any]:
     return {
         "account": account.name,
         "mode": account.mode,
-        "equity": plain(equity),
-        "cash": plain(cash),
-        "buying_power": plain(buying_power),
-        "reserved": plain(held),
-        "available_buying_power": plain(max(buying_power - held, type(held)(0))),
+        "equity": dollars(equity),
+        "cash": dollars(cash),
+        "buying_power": dollars(buying_power),
+        "reserved": dollars(held),
+        "available_buying_power": dollars(max(buying_power - held, Decimal(0))),
         "as_of": moment(as_of),
     }
 

@@ -4,6 +4,7 @@ Must never hold a schedule of its own: it's made from `ordinis.schedule`.
 """
 
 import os
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import Celery
@@ -23,6 +24,8 @@ def _beat_schedule() -> dict[str, Any]:
             "task": "ordinis.run_job",
             "schedule": job.every,
             "args": (job.name,),
+            # Long ago: the first run is due at once. What is the state now?
+            "last_run_at": datetime(2000, 1, 1, tzinfo=UTC),
             # One that no worker took in time is worthless: the next is due.
             "options": {"expires": job.every},
         }

@@ -7,6 +7,7 @@ that still waits or runs isn't queued again.
 import logging
 import signal
 import threading
+from datetime import UTC, datetime
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -48,7 +49,14 @@ def run() -> None:
         timezone="UTC",
     )
     for job in JOBS:
-        scheduler.add_job(enqueue, "interval", [job.name], seconds=job.every, id=job.name)
+        scheduler.add_job(
+            enqueue,
+            "interval",
+            [job.name],
+            seconds=job.every,
+            id=job.name,
+            next_run_time=datetime.now(UTC),  # the first one at once: what is the state now?
+        )
     scheduler.start()
     ended.wait()
     scheduler.shutdown()

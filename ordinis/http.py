@@ -14,8 +14,6 @@ from uuid import UUID
 from ninja import Schema
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from ordinis.numbers import plain
-
 
 class Problem(Exception):
     """An answer that is not a success: `code` is stable, `detail` says what to do next."""
@@ -71,11 +69,6 @@ def _exact(value: Any) -> Any:
 
 # Positive, up to 10 digits before the point and 9 after it (what the broker takes).
 Amount = Annotated[Decimal, BeforeValidator(_exact), Field(gt=0, max_digits=19, decimal_places=9)]
-
-
-def number(value: Decimal | None) -> str | None:
-    """A decimal for an answer: no exponent, no needless zeros."""
-    return None if value is None else plain(value)
 
 
 def moment(value: datetime | None) -> str | None:

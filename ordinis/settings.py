@@ -117,6 +117,11 @@ RESEND_MAX_AGE = 60.0
 # A difference between book and broker is looked at again after this long before it is a break.
 SECOND_LOOK_SECONDS = 10.0
 CORRECTION_EXPIRES_HOURS = 24
+STREAM_MESSAGE_DAYS = 14  # how long the stream's messages are kept
+# A stream whose other end has gone silent is given up after the two together, in seconds.
+STREAM_PING_INTERVAL = 4.0
+STREAM_PING_TIMEOUT = 8.0
+STREAM_DOWN_SECONDS = 15.0  # after which a stream that is down is an alert
 
 # --- Django -------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from django.db.models import Q
 from ninja import Router, Schema
 
 from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
-from ordinis.http import Problem, ProblemOut, moment, number
-from ordinis.numbers import plain
+from ordinis.http import Problem, ProblemOut, moment
+from ordinis.numbers import dollars, plain
 from positions.models import Instrument, Position
 
 router = Router(tags=["positions"])
@@ -67,14 +67,14 @@ def _out(row: Position, sector: str | None) -> dict[str, Any]:
     return {
         "symbol": row.symbol,
         "qty": plain(row.qty),
-        "average_price": number(row.average_price),
+        "average_price": dollars(row.average_price),
         "broker_qty": plain(row.broker_qty),
         "broker_qty_available": plain(row.broker_qty_available),
-        "broker_average_price": number(row.broker_average_price),
-        "market_value": number(row.broker_market_value),
+        "broker_average_price": dollars(row.broker_average_price),
+        "market_value": dollars(row.broker_market_value),
         "sector": sector or "Unknown",
         "drift_qty": plain(row.drift_qty),
-        "drift_value": number(row.drift_value),
+        "drift_value": dollars(row.drift_value),
         "status": row.status,
         "closed_reason": row.closed_reason or None,
         "as_of": moment(row.broker_as_of),

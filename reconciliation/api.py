@@ -13,9 +13,8 @@ from ordinis.http import (
     decode_cursor,
     encode_cursor,
     moment,
-    number,
 )
-from ordinis.numbers import plain
+from ordinis.numbers import dollars, plain
 from reconciliation.models import Break, ReconciliationReport
 from reconciliation.run import Busy, reconcile
 
@@ -190,7 +189,7 @@ def _break_out(row: Break) -> dict[str, Any]:
         "local": plain(row.local_qty),
         "broker": plain(row.broker_qty),
         "difference": plain(row.difference),
-        "value": number(row.value),
+        "value": dollars(row.value),
         "severity": row.severity,
         "first_seen": moment(row.first_seen),
         "last_seen": moment(row.last_seen),

@@ -98,8 +98,8 @@ def test_the_account_shows_figures_reservations_and_their_time(
     api.post("/orders", order(qty="10"))
     reserved = api.get("/account").json()
 
-    assert before["equity"] == "1000000"
-    assert (before["reserved"], reserved["reserved"]) == ("0", "2499.3")
+    assert before["equity"] == "1000000.00"
+    assert (before["reserved"], reserved["reserved"]) == ("0.00", "2499.30")
     fresh = api.get("/account", fresh="true").json()
     assert fresh["as_of"] > before["as_of"]
 

@@ -34,6 +34,7 @@ def test_a_buy_of_50_tsla_at_250_30_with_15_bps_leaves_as_249_93(
 
     assert answer.status_code == 201, answer.content
     assert answer.json()["limit_price"] == "249.93"
+    assert answer.json()["reference_price"] == "250.30"
     (request,) = sent(sim)
     assert Decimal(str(request["body"]["limit_price"])) == Decimal("249.93")
     assert Decimal(str(request["body"]["qty"])) == 50
@@ -182,7 +183,7 @@ def test_of_sixteen_buys_at_once_only_the_one_that_can_be_paid_is_sent(
         assert len(sent(sim)) == round_number
         # The figures contain the order a second after its acknowledgement; then it is free again,
         # since the test pins the broker's figure.
-        until(lambda: api.get("/account", fresh="true").json()["reserved"] == "0", every=0.1)
+        until(lambda: api.get("/account", fresh="true").json()["reserved"] == "0.00", every=0.1)
 
 
 def test_callers_behind_a_broker_that_fails_share_its_failure(
