@@ -59,11 +59,11 @@ def check() -> Iterator[Failure]:
     if pending:
         yield Failure("migrations", "Migrations are pending: run manage.py migrate (or start).")
         return
-    yield from _processes()
-    yield from _books()
+    yield from processes()
+    yield from books()
 
 
-def _processes() -> Iterator[Failure]:
+def processes() -> Iterator[Failure]:
     """The worker and the stream give a sign of life every few seconds while they do their work."""
     now = database_now()
     seen = dict(Heartbeat.objects.values_list("name", "last_seen_at"))
@@ -77,7 +77,8 @@ def _processes() -> Iterator[Failure]:
             )
 
 
-def _books() -> Iterator[Failure]:
+def books() -> Iterator[Failure]:
+    """Every account that is watched was compared with the broker not long ago."""
     now = database_now()
     too_old = timedelta(seconds=3 * settings.RECONCILE_SECONDS)
     for account in BrokerAccount.served():

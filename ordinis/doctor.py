@@ -1,0 +1,184 @@
+"""Looks at everything a desk depends on and says, line by line, what is wrong and what to do.
+
+Reads only, at the broker too. A line that can't be checked because an earlier one fails says so.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from django.conf import settings
+from django.db import Error, connection
+from django.db.migrations.executor import MigrationExecutor
+from django_q.models import OrmQ
+
+from ordinis.accounts.brokers import broker_for
+from ordinis.accounts.models import BrokerAccount
+from ordinis.broker.errors import BrokerError
+from ordinis.broker.port import Broker
+from ordinis.health import Failure, books, processes
+
+Status = Literal["ok", "warning", "fail"]
+# Signed requests and "today" go wrong beyond this; an exchange's own clock is the measure.
+_LARGEST_SKEW = 2.0
+_LONGEST_QUEUE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at; `advice` says what to do unless it is ok."""
+
+    check: str
+    status: Status
+    message: str
+    advice: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Every check in turn: the database first, then what needs it, then the broker."""
+    ready = True
+    for finding in _database():
+        ready = ready and finding.status == "ok"
+        yield finding
+    if not ready:
+        yield Finding("everything else", "fail", "not checked: the database comes first")
+        return
+    yield from _queue()
+    yield from _seen("processes", processes, "all give signs of life")
+    accounts = list(BrokerAccount.served())
+    if not accounts:
+        yield Finding("accounts", "fail", "there is none", "Run manage.py start, or create_token.")
+    for account in accounts:
+        yield from _broker(account)
+    yield from _seen("books", books, "compared with the broker in time")
+
+
+def _database() -> Iterator[Finding]:
+    where = "DATABASE_URL" if settings.DATABASE_URL else "embedded"
+    try:
+        connection.ensure_connection()
+        executor = MigrationExecutor(connection)
+        pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except Error as error:
+        yield Finding(
+            "database",
+            "fail",
+            f"{where}: {error}",
+            "Check DATABASE_URL, or leave it out to use the embedded database.",
+        )
+        return
+    yield Finding("database", "ok", f"{where}, PostgreSQL {connection.get_database_version()[0]}")
+    if pending:
+        yield Finding("migrations", "fail", f"{len(pending)} pending", "Run manage.py start.")
+    else:
+        yield Finding("migrations", "ok", "all applied")
+
+
+def _queue() -> Iterator[Finding]:
+    if settings.REDIS_URL:
+        yield _redis()
+        return
+    waiting = OrmQ.objects.count()
+    if waiting > _LONGEST_QUEUE:
+        yield Finding(
+            "queue",
+            "warning",
+            f"{waiting} tasks wait in the database",
+            "The worker does not keep up: look at var/log/worker.log.",
+        )
+    else:
+        yield Finding("queue", "ok", f"in the database, {waiting} tasks wait")
+
+
+def _redis() -> Finding:
+    from ordinis.celery import app
+
+    try:
+        with app.connection_for_write() as broker:
+            broker.ensure_connection(max_retries=1, timeout=3)
+    except Exception as error:  # whatever its client throws: it can't be reached
+        return Finding(
+            "queue",
+            "fail",
+            f"REDIS_URL can't be reached ({type(error).__name__})",
+            "Start Redis, correct REDIS_URL, or leave it out to queue in the database.",
+        )
+    return Finding("queue", "ok", "Redis answers")
+
+
+def _broker(account: BrokerAccount) -> Iterator[Finding]:
+    try:
+        broker = broker_for(account)
+        figures = broker.account()
+    except BrokerError as error:
+        yield Finding(f"{account}: keys", "fail", error.message, error.advice)
+        return
+    mode = {"simulated": "the simulator", "paper": "paper", "live": "LIVE, with real money"}
+    yield Finding(
+        f"{account}: keys",
+        "ok",
+        f"account {figures.account_number} answers on {mode[settings.BROKER_MODE]}",
+    )
+    if account.account_number and figures.account_number != account.account_number:
+        yield Finding(
+            f"{account}: account",
+            "fail",
+            f"the keys are of {figures.account_number}, the book is of {account.account_number}",
+            "Use the keys of the book's account, or another database for another account.",
+        )
+    if figures.trading_blocked or figures.status not in ("", "ACTIVE"):
+        yield Finding(
+            f"{account}: permission",
+            "fail",
+            f"status {figures.status}, trading blocked: {figures.trading_blocked}",
+            "Ask the broker why; until then every order will be refused.",
+        )
+    yield from _permission(account, broker)
+    yield from _clock(account, broker)
+
+
+def _permission(account: BrokerAccount, broker: Broker) -> Iterator[Finding]:
+    try:
+        configuration = broker.configuration()
+    except BrokerError as error:
+        yield Finding(f"{account}: settings", "warning", error.message, error.advice)
+        return
+    if configuration.suspend_trade:
+        yield Finding(
+            f"{account}: settings",
+            "fail",
+            "new orders are suspended at the broker (suspend_trade)",
+            "Lift it in the broker's own app when trading may go on.",
+        )
+    else:
+        yield Finding(f"{account}: settings", "ok", "the broker takes new orders")
+
+
+def _clock(account: BrokerAccount, broker: Broker) -> Iterator[Finding]:
+    asked = datetime.now(UTC)
+    try:
+        theirs = broker.clock().timestamp
+    except BrokerError as error:
+        yield Finding(f"{account}: clock", "warning", error.message, error.advice)
+        return
+    answered = datetime.now(UTC)
+    skew = (theirs - (asked + (answered - asked) / 2)).total_seconds()
+    if abs(skew) > _LARGEST_SKEW:
+        yield Finding(
+            f"{account}: clock",
+            "fail",
+            f"this machine's clock is {-skew:+.1f} s off the exchange's",
+            "Set this machine's time (NTP): ages and days are judged by it.",
+        )
+    else:
+        yield Finding(f"{account}: clock", "ok", f"{-skew:+.2f} s off the exchange's")
+
+
+def _seen(name: str, check: Callable[[], Iterator[Failure]], fine: str) -> Iterator[Finding]:
+    failures = list(check())
+    if not failures:
+        yield Finding(name, "ok", fine)
+    for failure in failures:
+        what, _, advice = failure.message.partition(". ")
+        yield Finding(failure.check, "warning", what, advice)
