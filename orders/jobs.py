@@ -9,8 +9,9 @@ from django.db import connection
 from orders import resolver, sync
 from orders.models import Order
 from ordinis.accounts.models import BrokerAccount
+from ordinis.alerts.models import Alert, end_alert, raise_alert
 from ordinis.broker.budget import Priority, priority
-from ordinis.broker.errors import BrokerError
+from ordinis.broker.errors import BrokerError, NotSent
 
 log = logging.getLogger("ordinis.orders")
 
@@ -43,6 +44,18 @@ def poll() -> None:
             with priority(Priority.POLL):
                 sync.ensure_open_book(account)
                 sync.poll(account)
+            end_alert(account.pk, code="polls_held_back", subject=account.name)
         except BrokerError as error:
+            if isinstance(error, NotSent) and error.retry_after is not None:
+                raise_alert(
+                    account.pk,
+                    code="polls_held_back",
+                    subject=account.name,
+                    severity=Alert.Severity.WARNING,
+                    message=(
+                        f"Polls are slowed down so that orders and cancels still go: {error} "
+                        "Fills still come by the stream."
+                    ),
+                )
             # The next poll tries again; reconciliation reports how old the figures are.
             log.warning("poll failed", extra={"account": account.name, "error": error.message})

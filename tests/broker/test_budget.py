@@ -5,11 +5,14 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+from django.test import Client
 
 from orders import jobs
 from orders.sync import ensure_open_book
+from ordinis.accounts import brokers
 from ordinis.accounts.brokers import SharedBudget, broker_for
 from ordinis.accounts.models import BrokerAccount, RequestBudget
+from ordinis.alerts.models import Alert
 from ordinis.broker.budget import Budget, NoStore, Priority, Window, priority
 from ordinis.broker.errors import NotSent
 from tests.conftest import Api
@@ -103,7 +106,7 @@ def test_processes_share_one_word_and_an_older_one_changes_nothing(
 
 @pytest.mark.django_db(transaction=True)
 def test_with_little_left_polls_wait_and_orders_still_go(
-    sim: SimulatorServer, api: Api, account: BrokerAccount
+    sim: SimulatorServer, api: Api, account: BrokerAccount, client: Client
 ) -> None:
     ensure_open_book(account)
     sim.post("/sim/options", {"rate_limit": 20})
@@ -117,6 +120,19 @@ def test_with_little_left_polls_wait_and_orders_still_go(
     assert statuses == [201] * 8
     assert sim.get("/sim/log") == [], "the poll waited"
     assert RequestBudget.objects.get().held_back > 0
+    alert = Alert.objects.get(code="polls_held_back")
+    assert alert.ended_at is None
+    metrics = client.get("/metrics").content.decode()
+    assert 'ordinis_broker_requests_limit{account="main"} 20.0' in metrics
+    held_back = float(metrics.split('held_back_total{account="main"} ')[1].split()[0])
+    assert held_back > 0
+
+    sim.post("/sim/options", {"rate_limit": 0})
+    RequestBudget.objects.all().delete()
+    brokers._adapter.cache_clear()
+    jobs.poll()
+    alert.refresh_from_db()
+    assert alert.ended_at is not None
 
 
 def test_threads_never_take_more_than_there_is() -> None:
