@@ -1,15 +1,16 @@
 """Orders over HTTP: parses, calls one function, answers. Holds no rule."""
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
-from ninja import Field, Query, Router, Schema, Status
+from ninja import Field, Path, Query, Router, Schema, Status
 from pydantic import StringConstraints, model_validator
 
 from orders import pricing, statuses
 from orders.models import Order
-from orders.submission import ClientOrderIdReused, NewOrder, submit
+from orders.submission import ClientOrderIdReused, NewOrder, OrderTypeNotEnabled, submit
 from ordinis.accounts.auth import Scope, TokenRequest, may_operate, strategy_of
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.http import (
@@ -25,6 +26,7 @@ from ordinis.logging import correlation_id
 from ordinis.numbers import dollars, plain
 
 router = Router(tags=["orders"])
+_PLAIN = r"^[A-Za-z0-9._:-]{1,64}$"
 
 ClientOrderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,48}$")]
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{0,9}(\.[A-Z]{1,2})?$")]
@@ -42,6 +44,12 @@ class OrderIn(Body):
     limit_price: Amount | None = None
     time_in_force: Literal["day", "gtc"] = "day"
     extended_hours: bool = False
+    # Of API.md, and only with the value that asks for nothing.
+    stop_price: None = None
+    take_profit: None = None
+    stop_loss: None = None
+    parent: None = None
+    reduce_only: Literal[False] = False
 
     @model_validator(mode="after")
     def _has_a_price(self) -> "OrderIn":
@@ -127,14 +135,7 @@ class FillOut(Schema):
     summary="Send an order",
 )
 def post_order(request: TokenRequest, body: OrderIn) -> Status[dict[str, Any]]:
-    if body.type != "limit":
-        raise Problem(
-            501,
-            "order_type_not_enabled",
-            f"Orders of type {body.type} are not enabled. Send a limit order: "
-            "type limit with limit_price or reference_price.",
-        )
-    new = NewOrder(**body.model_dump(exclude={"type"}))
+    new = NewOrder(**{field.name: getattr(body, field.name) for field in fields(NewOrder)})
     try:
         result = submit(
             strategy_of(request),
@@ -143,9 +144,10 @@ def post_order(request: TokenRequest, body: OrderIn) -> Status[dict[str, Any]]:
             correlation_id=correlation_id.get(),
         )
     except ClientOrderIdReused as error:
-        raise Problem(
-            409, "client_order_id_reused", str(error), order=order_out(error.order)
-        ) from error
+        own = {} if error.order is None else {"order": order_out(error.order)}
+        raise Problem(409, "client_order_id_reused", str(error), **own) from error
+    except OrderTypeNotEnabled as error:
+        raise Problem(501, "order_type_not_enabled", str(error)) from error
     except pricing.Unpriceable as error:
         raise Problem(422, error.code, str(error)) from error
     except (BrokerUnavailable, BrokerRefused) as error:
@@ -184,8 +186,8 @@ def post_order(request: TokenRequest, body: OrderIn) -> Status[dict[str, Any]]:
 def list_orders(
     request: TokenRequest,
     status: Literal["open", "closed", "all"] = "all",
-    symbol: str | None = None,
-    strategy: str | None = None,
+    symbol: Annotated[str | None, Query(pattern=_PLAIN)] = None,
+    strategy: Annotated[str | None, Query(pattern=_PLAIN)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: str | None = None,
 ) -> dict[str, Any]:
@@ -219,7 +221,9 @@ def list_orders(
     response={200: OrderOut, 404: ProblemOut},
     summary="One order by its client order id",
 )
-def get_order_by_client_id(request: TokenRequest, client_order_id: str) -> dict[str, Any]:
+def get_order_by_client_id(
+    request: TokenRequest, client_order_id: Annotated[str, Path(pattern=_PLAIN)]
+) -> dict[str, Any]:
     return order_out(_one(request, client_order_id=client_order_id))
 
 

@@ -1,8 +1,9 @@
 """What the clock calls: brings orders to proof and up to date. Safe to run twice at once."""
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from contextvars import copy_context
 
 from django.db import connection
 
@@ -12,6 +13,7 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, end_alert, raise_alert
 from ordinis.broker.budget import Priority, priority
 from ordinis.broker.errors import BrokerError, NotSent
+from risk.figures import database_now
 
 log = logging.getLogger("ordinis.orders")
 
@@ -21,15 +23,26 @@ _LOOK_UPS_AT_ONCE = 8
 def resolve() -> None:
     """Looks up every order whose outcome is unknown, several at once: behind a slow broker none
     must wait for all the others."""
-    orders = resolver.due(datetime.now(UTC))
+    _each(resolver.resolve, resolver.due(database_now()))
+
+
+def watch() -> None:
+    """Looks up orders that failed lately: one may have reached the broker after all."""
+    with priority(Priority.POLL):
+        _each(resolver.watch, resolver.watched(database_now()))
+
+
+def _each(work: Callable[[Order], Order], orders: list[Order]) -> None:
     if orders:
         with ThreadPoolExecutor(_LOOK_UPS_AT_ONCE) as pool:
-            list(pool.map(_resolve, orders))
+            looked_up = [pool.submit(copy_context().run, _one, work, order) for order in orders]
+        for future in looked_up:
+            future.result()
 
 
-def _resolve(order: Order) -> None:
+def _one(work: Callable[[Order], Order], order: Order) -> None:
     try:
-        resolver.resolve(order)
+        work(order)
     except Exception:  # one order that can't be handled must not hold up the others
         log.exception("order not resolved", extra={"order": str(order.pk)})
     finally:
@@ -59,3 +72,5 @@ def poll() -> None:
                 )
             # The next poll tries again; reconciliation reports how old the figures are.
             log.warning("poll failed", extra={"account": account.name, "error": error.message})
+        except Exception:  # one account that can't be handled must not hold up the others
+            log.exception("poll failed", extra={"account": account.name})

@@ -5,9 +5,9 @@ The broker's answer, the stream, the poll, a look-up and reconciliation all brin
 row locked. Never takes the account's lock and never talks to the broker.
 """
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 from orders import fills, statuses
 from orders.models import Order, OrderHistory
 from ordinis.alerts.models import Alert, raise_alert
-from ordinis.broker.port import OrderReport, Raw
+from ordinis.broker.port import OrderReport
 from ordinis.numbers import plain
 
 Source = OrderHistory.Source
@@ -34,7 +34,16 @@ class Origin:
 
 
 class MismatchedReport(Exception):
-    """The broker's order is not the one we sent; nothing was taken from it."""
+    """The broker's order is not the one we sent; nothing was taken from it. `foreign`: it was made
+    before ours, which proves that ours does not exist, since an id is spent for ever."""
+
+    def __init__(self, message: str, *, foreign: bool) -> None:
+        super().__init__(message)
+        self.foreign = foreign
+
+
+# How far the broker's clock and ours may be apart.
+_CLOCKS_DIFFER = timedelta(seconds=30)
 
 
 def record_intent(order: Order, status: str, origin: Origin) -> None:
@@ -124,11 +133,15 @@ def _check_same(order: Order, report: OrderReport) -> None:
     ours = (order.client_order_id, order.symbol, order.side, order.type)
     theirs = (report.client_order_id, report.symbol, report.side, report.type)
     terms_agree = report.qty == order.qty and report.limit_price == order.limit_price
-    if order.broker_order_id is not None or ours != theirs or not terms_agree:
+    foreign = (
+        report.created_at is not None and report.created_at < order.created_at - _CLOCKS_DIFFER
+    )
+    if order.broker_order_id is not None or ours != theirs or not terms_agree or foreign:
         raise MismatchedReport(
             f"The broker's order {report.broker_order_id} ({report.side} {report.qty} "
             f"{report.symbol} at {report.limit_price}) is not order {order.client_order_id} "
-            f"({order.side} {order.qty:f} {order.symbol} at {order.limit_price:f})."
+            f"({order.side} {order.qty:f} {order.symbol} at {order.limit_price:f}).",
+            foreign=foreign,
         )
 
 
@@ -136,6 +149,10 @@ def _status_after(order: Order, report: OrderReport) -> str:
     """The status after this report: the broker's, unless the report is older than what we know
     or the table does not allow it (an order that has ended stays ended)."""
     before, after = order.status, report.status
+    if after == "filled" and max(report.filled_qty, order.filled_qty) < order.qty:
+        # Its figures lag behind its status. Closed now, the missing shares would never be asked
+        # for again; open, the next poll looks the order up.
+        after = "partially_filled" if report.filled_qty else "new"
     if before == after:
         return before
     try:
@@ -157,6 +174,9 @@ def _raise_incidents(
 ) -> None:
     """What a person must hear of: each is a sentence that says what was found."""
     found: list[tuple[str, str]] = []
+    if report.status == "filled" and after != "filled" and statuses.is_open(after):
+        told = f"{report.filled_qty:f} of {order.qty:f}"
+        found.append(("filled_short", f"the broker calls it filled, but with {told} shares"))
     if not statuses.is_known(after) and after != before:
         found.append(("unknown_status", f"the broker reports the unknown status {after!r}"))
     if not statuses.is_open(before) and (booked or after != before):
@@ -195,8 +215,17 @@ def _append(
     order.updated_at = now
 
 
-def _storable(raw: Raw) -> Any:
+def _storable(value: Any) -> Any:
     """The report as the database gives it back to the letter: its JSON type rewrites floats and
-    refuses NUL characters, and the hash must still match."""
-    text = json.dumps(raw, default=str).replace("\\u0000", "")
-    return json.loads(text, parse_float=str, parse_constant=str)
+    refuses NUL and half characters, and the hash must still match."""
+    if isinstance(value, Mapping):
+        return {_text(str(key)): _storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    if value is None or isinstance(value, bool | int):
+        return value
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
+    return text.encode("utf-8", "replace").decode().replace("\0", "")

@@ -45,7 +45,7 @@ class Order(models.Model):
     reference_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
     limit_price = models.DecimalField(max_digits=20, decimal_places=9)
 
-    status = models.CharField(max_length=32)
+    status = models.TextField()  # the broker may invent one, of any length
     filled_qty = models.DecimalField(max_digits=20, decimal_places=9, default=Decimal(0))
     average_fill_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
     violations = models.JSONField(default=list, help_text="Why our risk checks denied it.")
@@ -91,6 +91,10 @@ class Order(models.Model):
                 name="orders_open",
             ),
             models.Index(fields=("account", "acknowledged_at"), name="orders_by_acknowledgement"),
+            models.Index(fields=("account", "symbol", "updated_at"), name="orders_moved_lately"),
+            models.Index(
+                fields=("strategy", "symbol", "-created_at", "-id"), name="orders_by_symbol"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -142,8 +146,8 @@ class OrderHistory(models.Model):
 
     order = models.ForeignKey(Order, models.PROTECT, related_name="history")
     seq = models.PositiveIntegerField()
-    from_status = models.CharField(max_length=32, blank=True)
-    to_status = models.CharField(max_length=32)
+    from_status = models.TextField(blank=True)
+    to_status = models.TextField()
     occurred_at = models.DateTimeField()
     received_at = models.DateTimeField()
     source = models.CharField(max_length=12, choices=Source.choices)
@@ -216,6 +220,44 @@ class Fill(models.Model):
 
     def __str__(self) -> str:
         return f"{self.qty:f} at {self.price:f}"
+
+
+class StreamMessage(models.Model):
+    """One message of the broker's stream, stored before anything is made of it.
+
+    Only `orders.stream_store` writes here. The broker's words stay as they came, but for secrets.
+    """
+
+    account = models.ForeignKey(BrokerAccount, models.PROTECT, related_name="+")
+    # The broker's own name of the event, which sorts by time: compared byte by byte.
+    event_id = models.CharField(max_length=64, null=True, db_collation="C")  # noqa: DJ001 unique
+    broker_order_id = models.CharField(max_length=64, blank=True)
+    received_at = models.DateTimeField()
+    body = models.JSONField()
+    # Stored while something before it may still be missing: the next gap starts before it.
+    after_gap = models.BooleanField(default=False)
+    processed_at = models.DateTimeField(null=True)
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="That failed.")
+    retry_at = models.DateTimeField(null=True)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = [
+            models.UniqueConstraint(fields=("account", "event_id"), name="event_stored_once"),
+        ]
+        indexes = [
+            models.Index(
+                fields=("account", "event_id", "id"),
+                condition=Q(processed_at=None),
+                name="stream_unprocessed",
+            ),
+            models.Index(fields=("account",), condition=Q(after_gap=True), name="stream_after_gap"),
+            models.Index(fields=("received_at",), name="stream_by_time"),
+        ]
+
+    def __str__(self) -> str:
+        return self.event_id or f"message {self.pk}"
 
 
 def _moment(value: datetime) -> str:

@@ -61,6 +61,12 @@ def limit_price(side: str, reference: Decimal, offsets: Offsets) -> Decimal:
             f"The limit price would be less than the smallest step of {step}. "
             "Give a limit_price of at least that.",
         )
+    if price > reference if side == "buy" else price < reference:
+        raise Unpriceable(
+            "no_price_within_offset",
+            f"No step of {step} lies within the {side} offset of the reference "
+            f"{plain(reference)}. Give a reference on a step, a larger offset, or limit_price.",
+        )
     check_slippage(price, reference, offsets)
     return price
 

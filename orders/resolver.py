@@ -6,7 +6,7 @@ its age limit, given up as `failed`. Never decides on one miss: a look-up can la
 """
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db.models import F, Q
@@ -14,16 +14,20 @@ from django.db.models import F, Q
 from orders import lifecycle, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
-from orders.submission import report_mismatch, resend
+from orders.submission import resend, settle_mismatch
 from ordinis.accounts.brokers import broker_for
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.broker.port import OrderReport
+from risk.figures import database_now
 
 log = logging.getLogger("ordinis.orders")
 
 _MISSES = 3
 _OVER = timedelta(seconds=10)
 _BATCH = 500
+# An order believed never to have arrived is looked up for this long: its request may have been on
+# its way longer than anyone waited, and have filled at once.
+_WATCHED = timedelta(hours=1)
 
 
 def due(now: datetime) -> list[Order]:
@@ -39,6 +43,24 @@ def due(now: datetime) -> list[Order]:
         # Those looked up least come first, so that none waits behind what stays unknown.
         .order_by("lookups_missed", "submitted_at")[:_BATCH]
     )
+
+
+def watched(now: datetime) -> list[Order]:
+    """Orders that failed lately, and stay watched."""
+    return list(
+        Order.objects.select_related("account", "strategy")
+        .filter(status=statuses.FAILED, updated_at__gte=now - _WATCHED)
+        .order_by("-updated_at")[:_BATCH]
+    )
+
+
+def watch(order: Order) -> Order:
+    """Looks a failed order up; one that exists after all is reopened, with an incident."""
+    try:
+        report = broker_for(order.account).order_by_client_id(order.client_order_id)
+    except (BrokerUnavailable, BrokerRefused):
+        return order  # the next watch asks again
+    return _found(order, report) if report else order
 
 
 def resolve(order: Order) -> Order:
@@ -63,12 +85,11 @@ def _found(order: Order, report: OrderReport) -> Order:
             order.pk, report, Origin(Source.SUBMIT, "resolver", "Found by its client order id.")
         )
     except lifecycle.MismatchedReport as mismatch:
-        report_mismatch(order, mismatch)
-        return order
+        return settle_mismatch(order, mismatch)
 
 
 def _missed(order: Order) -> Order:
-    now = datetime.now(UTC)
+    now = database_now()
     missing_since = order.first_missed_at or now
     Order.objects.filter(pk=order.pk, status=statuses.UNRESOLVED).update(
         lookups_missed=F("lookups_missed") + 1, first_missed_at=missing_since

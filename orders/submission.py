@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID, uuid4
@@ -53,6 +53,7 @@ class NewOrder:
     client_order_id: str | None
     symbol: str
     side: Literal["buy", "sell"]
+    type: str
     qty: Decimal
     reference_price: Decimal | None
     limit_price: Decimal | None
@@ -78,25 +79,38 @@ class Submitted:
 
 
 class ClientOrderIdReused(Exception):
-    """The client id was used before, with another body."""
+    """The client id was used before, with another body or by another strategy of the account.
+    `order` is the standing one where it is the caller's own."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, client_order_id: str, order: Order | None) -> None:
         super().__init__(
-            f"client_order_id {order.client_order_id} was used before for another order. "
+            f"client_order_id {client_order_id} was used before for another order. "
             "Use a new one for a new order."
         )
         self.order = order
 
 
+class OrderTypeNotEnabled(Exception):
+    """Orders of this type are not taken."""
+
+    def __init__(self, order_type: str) -> None:
+        super().__init__(
+            f"Orders of type {order_type} are not enabled. Send a limit order: type limit with "
+            "limit_price or reference_price."
+        )
+
+
 def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str) -> Submitted:
     """Judges and sends an order; returns it in whatever state it reached.
 
-    Raises ClientOrderIdReused, pricing.Unpriceable, and BrokerUnavailable or BrokerRefused when
-    fresh figures could not be had (then nothing is stored or sent).
+    Raises ClientOrderIdReused, OrderTypeNotEnabled, pricing.Unpriceable, and BrokerUnavailable or
+    BrokerRefused when fresh figures could not be had (then nothing is stored or sent).
     """
     account = strategy.account
-    if standing := _standing(account.pk, new):
+    if standing := _standing(strategy, new):
         return Submitted(standing, repeated=True)
+    if new.type != "limit":
+        raise OrderTypeNotEnabled(new.type)
     limits = in_force(account.pk, strategy.pk)
     limit_price = _limit_price(new, limits)
     ensure_open_book(account)
@@ -110,24 +124,23 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
         symbol=new.symbol,
         side=new.side,
         qty=new.qty,
-        type="limit",
+        type=new.type,
         time_in_force=new.time_in_force,
         extended_hours=new.extended_hours,
         reference_price=new.reference_price,
         limit_price=limit_price,
         correlation_id=correlation_id,
     )
-    committed_at = time.monotonic()
     try:
         _judge_and_store(order, intent, limits, actor=actor)
     except IntegrityError:
         # Another caller stored the same client id between our look and our insert.
-        if standing := _standing(account.pk, new):
+        if standing := _standing(strategy, new):
             return Submitted(standing, repeated=True)
         raise
     if order.status != statuses.SUBMITTING:
         return Submitted(order)
-    return Submitted(send(order, sent_by=committed_at + settings.BROKER_TIMEOUT))
+    return Submitted(send(order, sent_by=time.monotonic() + settings.BROKER_TIMEOUT))
 
 
 def send(order: Order, *, sent_by: float) -> Order:
@@ -144,6 +157,9 @@ def send(order: Order, *, sent_by: float) -> Order:
     except OrderRefused as error:
         refused = {"code": error.code, "message": error.message, "fields": error.fields}
         _log(order, "refused", started, error=error.message)
+        if order.attempts > 1:
+            # Only this sending was refused; the one before may have been taken, and may be why.
+            return _lost(order, f"Sending it again was refused: {error.message}")
         return _decide(order, statuses.REJECTED, error.message, rejection=refused)
     except (OutcomeUnknown, DuplicateClientOrderId, NotSent) as error:
         # A duplicate means that an order of this id exists: the look-up will show whether it is
@@ -154,12 +170,13 @@ def send(order: Order, *, sent_by: float) -> Order:
     try:
         return lifecycle.observe(order.pk, report, Origin(Source.SUBMIT, "broker"))
     except lifecycle.MismatchedReport as mismatch:
-        report_mismatch(order, mismatch)
-        return _lost(order, str(mismatch))
+        _lost(order, str(mismatch))
+        return settle_mismatch(order, mismatch)
 
 
-def report_mismatch(order: Order, mismatch: lifecycle.MismatchedReport) -> None:
-    """Tells a person that the broker has another order under our client id."""
+def settle_mismatch(order: Order, mismatch: lifecycle.MismatchedReport) -> Order:
+    """Tells a person that the broker has another order under our client id. One that is older
+    than ours proves that ours was never taken; any other may be ours, changed: a person decides."""
     raise_alert(
         order.account_id,
         code="mismatched_order",
@@ -167,18 +184,25 @@ def report_mismatch(order: Order, mismatch: lifecycle.MismatchedReport) -> None:
         severity=Alert.Severity.CRITICAL,
         message=str(mismatch),
     )
+    if not mismatch.foreign:
+        return order
+    spent = {"code": "client_order_id_spent", "message": str(mismatch), "fields": {}}
+    why = f"The client order id was spent at the broker before. {mismatch}"
+    return _decide(order, statuses.REJECTED, why, rejection=spent)
 
 
-def _standing(account_id: int, new: NewOrder) -> Order | None:
+def _standing(strategy: Strategy, new: NewOrder) -> Order | None:
     if new.client_order_id is None:
         return None
     order = (
         Order.objects.select_related("account", "strategy")
-        .filter(account_id=account_id, client_order_id=new.client_order_id)
+        .filter(account_id=strategy.account_id, client_order_id=new.client_order_id)
         .first()
     )
+    if order and order.strategy_id != strategy.pk:
+        raise ClientOrderIdReused(new.client_order_id, None)
     if order and order.fingerprint != new.fingerprint:
-        raise ClientOrderIdReused(order)
+        raise ClientOrderIdReused(new.client_order_id, order)
     return order
 
 
@@ -213,13 +237,13 @@ def _judge_and_store(order: Order, intent: Intent, limits: Limits, *, actor: str
     snapshot, fresh = figures.shared(order.account), settings.FIGURES_MAX_AGE == 0
     for _ in range(_MOST_QUESTIONS):
         with transaction.atomic():
-            BrokerAccount.lock(order.account_id)
+            locked = BrokerAccount.lock(order.account_id)
             if not snapshot.is_older_than(max(settings.FIGURES_MAX_AGE, 1)):
                 context = _context(order, snapshot)
                 violations = evaluate(intent, context, limits)
                 thin = _is_thin(intent, context, limits)
                 if fresh or not (violations or thin):
-                    _store(order, violations, actor=actor)
+                    _store(order, violations, now=locked.database_time, actor=actor)
                     return
         snapshot, fresh = figures.ask(order.account), True
     raise BrokerUnavailable("Other orders of the account kept it busy for too long.")
@@ -278,7 +302,7 @@ def reserved(account_id: int, asked_at: datetime) -> Decimal:
     return _committed(_not_contained(account_id, asked_at), asked_at).money
 
 
-def _store(order: Order, violations: list[Violation], *, actor: str) -> None:
+def _store(order: Order, violations: list[Violation], *, now: datetime, actor: str) -> None:
     if violations:
         order.violations = [
             {
@@ -292,7 +316,7 @@ def _store(order: Order, violations: list[Violation], *, actor: str) -> None:
         reason = "; ".join(violation.message for violation in violations)
         lifecycle.record_intent(order, statuses.DENIED, Origin(Source.RISK, actor, reason))
         return
-    order.submitted_at = datetime.now(UTC)
+    order.submitted_at = now
     order.attempts = 1
     lifecycle.record_intent(order, statuses.SUBMITTING, Origin(Source.API, actor))
 
@@ -335,7 +359,7 @@ def resend(order_id: UUID) -> Order:
         order_id,
         statuses.SUBMITTING,
         Origin(Source.SUBMIT, "resolver", "The broker knows nothing of it: sent once more."),
-        submitted_at=datetime.now(UTC),
+        submitted_at=figures.database_now(),
         attempts=current.attempts + 1,
         lookups_missed=0,
         first_missed_at=None,

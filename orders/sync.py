@@ -7,7 +7,7 @@ import logging
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.models import Q, QuerySet
 
 from orders import lifecycle, statuses
@@ -16,7 +16,7 @@ from orders.models import Order
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, raise_alert
-from ordinis.broker.errors import BrokerUnavailable
+from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.broker.port import Broker, OrderReport, PositionReport
 from positions import broker_view
 from positions.ledger import book, lock_position
@@ -55,9 +55,9 @@ def poll(account: BrokerAccount, source: Source = Source.POLL) -> bool:
             _observe(order, report, source)
     if not theirs.complete:
         return False
-    # Open here, not open there: each is asked for by its id.
-    looked_up = [_look_up(broker, order, source) for order in ours.values()]
-    return all(looked_up)
+    # Open here, not open there: each is asked for by its id, until one can't be read. Behind a
+    # broker that stalls the others would only wait in turn.
+    return all(_look_up(broker, order, source) for order in ours.values())
 
 
 def _open_at_broker(account: BrokerAccount) -> QuerySet[Order]:
@@ -93,7 +93,22 @@ def _observe(order: Order, report: OrderReport, source: Source) -> Order:
         return lifecycle.observe(order.pk, report, Origin(source, "broker"))
     except lifecycle.MismatchedReport as mismatch:
         log.error("mismatched report", extra={"order": str(order.pk), "error": str(mismatch)})
-        return order
+    except OperationalError:
+        raise  # the database is away: for every order, and for now
+    except Exception as error:
+        # A report that can't be handled must not hold up the other orders.
+        log.exception("report not taken in", extra={"order": str(order.pk)})
+        raise_alert(
+            order.account_id,
+            code="report_not_taken_in",
+            subject=str(order.pk),
+            severity=Alert.Severity.CRITICAL,
+            message=(
+                f"A report on order {order.client_order_id} ({order.symbol}) could not be taken "
+                f"in ({type(error).__name__}). Compare the order with the broker's own app."
+            ),
+        )
+    return order
 
 
 def ensure_open_book(account: BrokerAccount) -> None:
@@ -119,6 +134,7 @@ def ensure_open_book(account: BrokerAccount) -> None:
                 _book_opening(locked, report)
             locked.opened_at = datetime.now(UTC)
             locked.account_number = read.account.account_number
+            _refuse_a_second_book(locked)
             locked.save(update_fields=("opened_at", "account_number"))
             log.info(
                 "book opened",
@@ -131,6 +147,21 @@ def ensure_open_book(account: BrokerAccount) -> None:
             )
     broker_view.record(account, read.account, read.positions.values(), read.asked_at)
     account.refresh_from_db()
+
+
+def _refuse_a_second_book(account: BrokerAccount) -> None:
+    """Two books of one broker account would each spend its money and sell its shares."""
+    other = (
+        BrokerAccount.served()
+        .filter(account_number=account.account_number)
+        .exclude(Q(pk=account.pk) | Q(account_number=""))
+        .first()
+    )
+    if other is not None:
+        raise BrokerRefused(
+            f"The broker account {account.account_number} has its book here already, as "
+            f"{other.name!r}. Use that account, or start Ordinis with the keys of another one."
+        )
 
 
 def _fingerprint(account: BrokerAccount) -> list[tuple[str, str, Decimal]]:

@@ -5,7 +5,7 @@ import logging
 from decimal import Decimal
 from typing import Any
 
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI, Router, Schema
 from ninja.errors import HttpError, ValidationError
@@ -134,6 +134,11 @@ def _database(request: HttpRequest, error: OperationalError) -> HttpResponse:
             headers={"Retry-After": "2"},
         )
     )
+
+
+@api.exception_handler(DataError)
+def _unstorable(request: HttpRequest, error: DataError) -> HttpResponse:
+    return _answer(Problem(422, "invalid_request", "A value can't be stored or looked for."))
 
 
 @api.exception_handler(Exception)

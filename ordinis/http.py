@@ -92,3 +92,10 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
         raise Problem(
             422, "invalid_cursor", "Pass back the `next` of the page before, unchanged."
         ) from error
+
+
+def number_of(key: str) -> int:
+    """The key of a cursor as a row's number; a Problem for anything else."""
+    if not (key.isascii() and key.isdecimal() and len(key) <= 18):
+        raise Problem(422, "invalid_cursor", "Pass back the `next` of the page before, unchanged.")
+    return int(key)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from itertools import groupby
 
-from django.db.models import Count, F, Max, Q, Sum
+from django.db.models import Count, F, Max, Min, Q, Sum
 from django.db.models.functions import Coalesce
 
 from orders import statuses
@@ -34,11 +34,19 @@ def _filled_is_the_sum_of_fills() -> Iterator[str]:
         yield f"order {order.pk}: filled {plain(order.filled_qty)}, its fills sum up differently"
 
 
+def _filled_orders_have_their_shares() -> Iterator[str]:
+    for order in Order.objects.filter(status="filled", filled_qty__lt=F("qty")):
+        yield f"order {order.pk}: filled, but only {plain(order.filled_qty)} shares are booked"
+
+
 def _fills_are_in_the_ledger() -> Iterator[str]:
     entries = LedgerEntry.objects.filter(kind=LedgerEntry.Kind.FILL).annotate(
-        shares=Coalesce(Sum("fills__qty"), _ZERO), orders=Count("fills__order", distinct=True)
+        shares=Coalesce(Sum("fills__qty"), _ZERO),
+        orders=Count("fills__order", distinct=True),
+        side=Min("fills__order__side"),
     )
-    for entry in entries.exclude(Q(qty=F("shares")) | Q(qty=-F("shares"))):
+    right = Q(side="buy", qty=F("shares")) | Q(side="sell", qty=-F("shares"))
+    for entry in entries.exclude(right):
         yield f"ledger entry {entry.pk}: {entry.qty:+f}, but its fills sum to {plain(entry.shares)}"
     for entry in entries.exclude(orders=1):
         yield f"ledger entry {entry.pk}: belongs to {entry.orders} orders"
@@ -133,6 +141,7 @@ def _executions_are_booked_once() -> Iterator[str]:
 
 _CHECKS: tuple[Callable[[], Iterator[str]], ...] = (
     _filled_is_the_sum_of_fills,
+    _filled_orders_have_their_shares,
     _fills_are_in_the_ledger,
     _positions_follow_from_the_ledger,
     _history_is_whole,

@@ -1,9 +1,9 @@
 """Account and positions over HTTP: parses, calls one function, answers. Holds no rule."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from django.db.models import Q
-from ninja import Router, Schema
+from ninja import Path, Router, Schema
 
 from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
 from ordinis.http import Problem, ProblemOut, moment
@@ -55,7 +55,9 @@ def list_positions(
     response={200: PositionOut, 404: ProblemOut},
     summary="One position; a closed one says why it closed",
 )
-def get_position(request: TokenRequest, symbol: str) -> dict[str, Any]:
+def get_position(
+    request: TokenRequest, symbol: Annotated[str, Path(pattern=r"^[A-Za-z0-9.]{1,16}$")]
+) -> dict[str, Any]:
     row = Position.objects.filter(account_id=strategy_of(request).account_id, symbol=symbol).first()
     if row is None or (not row.ledger_version and not row.broker_qty):
         raise Problem(404, "position_not_found", f"Neither side holds {symbol}.")

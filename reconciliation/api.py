@@ -13,6 +13,7 @@ from ordinis.http import (
     decode_cursor,
     encode_cursor,
     moment,
+    number_of,
 )
 from ordinis.numbers import dollars, plain
 from reconciliation.models import Break, ReconciliationReport
@@ -108,9 +109,9 @@ def list_reports(
     rows = _reports(request)
     if cursor:
         started_at, key = decode_cursor(cursor)
-        if not key.isdigit():
-            raise Problem(422, "invalid_cursor", "Pass back `next` unchanged.")
-        rows = rows.filter(Q(started_at__lt=started_at) | Q(started_at=started_at, pk__lt=int(key)))
+        rows = rows.filter(
+            Q(started_at__lt=started_at) | Q(started_at=started_at, pk__lt=number_of(key))
+        )
     page = list(rows.order_by("-started_at", "-pk")[: limit + 1])
     more = len(page) > limit
     page = page[:limit]
@@ -145,9 +146,9 @@ def list_breaks(
         rows = rows.filter(status__in=Break.OPEN_STATUSES)
     if cursor:
         first_seen, key = decode_cursor(cursor)
-        if not key.isdigit():
-            raise Problem(422, "invalid_cursor", "Pass back `next` unchanged.")
-        rows = rows.filter(Q(first_seen__lt=first_seen) | Q(first_seen=first_seen, pk__lt=int(key)))
+        rows = rows.filter(
+            Q(first_seen__lt=first_seen) | Q(first_seen=first_seen, pk__lt=number_of(key))
+        )
     rows = rows.annotate(correction_id=Max("corrections__pk"))
     page = list(rows.order_by("-first_seen", "-pk")[: limit + 1])
     more = len(page) > limit

@@ -4,6 +4,7 @@ A difference must be seen twice, ten seconds apart, with nothing of its symbol m
 a fill on its way looks just like a drift. Called only by a run, which is alone on its account.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -40,22 +41,40 @@ def take_in(account: BrokerAccount, found: list[Found], snapshot: Figures, *, mo
             for row in Break.objects.filter(account=account, status__in=Break.OPEN_STATUSES)
         }
         suspects = {row.symbol: row for row in Suspect.objects.filter(account=account)}
+        prices = _prices(account, found, snapshot)
+        again: list[Break] = []
         for item in found:
             known = standing.pop((item.kind, item.symbol), None)
+            decided_on = known is not None and _waits_on(known, item)
             if known is None:
                 suspect = suspects.pop(item.symbol, None)
-                known = _second_look(account, item, suspect, snapshot)
+                known = _second_look(account, item, suspect, snapshot, prices)
             else:
-                _seen_again(known, item, snapshot)
-            if known is not None and mode == RiskLimits.ReconcileMode.MANUAL:
+                again.append(_seen_again(known, item, now, prices))
+            if known and not decided_on and mode == RiskLimits.ReconcileMode.MANUAL:
                 corrections.propose(known, snapshot)
+        Break.objects.bulk_update(
+            again, ("local_qty", "broker_qty", "value", "last_seen", "seen_count")
+        )
         for row in standing.values():
             _heal(row, now)
         Suspect.objects.filter(pk__in=[row.pk for row in suspects.values()]).delete()
 
 
+def _waits_on(row: Break, item: Found) -> bool:
+    """Whether a proposal for these very facts waits already."""
+    return row.status == Break.Status.CORRECTING and (row.local_qty, row.broker_qty) == (
+        item.local_qty,
+        item.broker_qty,
+    )
+
+
 def _second_look(
-    account: BrokerAccount, item: Found, suspect: Suspect | None, snapshot: Figures
+    account: BrokerAccount,
+    item: Found,
+    suspect: Suspect | None,
+    snapshot: Figures,
+    prices: Mapping[str, Decimal],
 ) -> Break | None:
     now = snapshot.asked_at
     if suspect is None:
@@ -86,7 +105,7 @@ def _second_look(
         suspect.save()
         return None
     suspect.delete()
-    return _open(account, item, suspect.first_seen, snapshot)
+    return _open(account, item, suspect.first_seen, snapshot.asked_at, prices)
 
 
 def _moved(account: BrokerAccount, symbol: str, since: datetime) -> bool:
@@ -96,18 +115,29 @@ def _moved(account: BrokerAccount, symbol: str, since: datetime) -> bool:
     return Order.objects.filter(recently | unproved, account=account, symbol=symbol).exists()
 
 
-def _value(account: BrokerAccount, item: Found, snapshot: Figures) -> Decimal | None:
-    """The difference in dollars, at the broker's price: its present one, else its last."""
-    held = snapshot.positions.get(item.symbol)
-    price = (held and held.current_price) or (
-        Position.objects.filter(account=account, symbol=item.symbol)
-        .values_list(Coalesce("broker_price", "average_price"), flat=True)
-        .first()
-    )
+def _prices(account: BrokerAccount, found: list[Found], snapshot: Figures) -> Mapping[str, Decimal]:
+    """The broker's price of each symbol that differs: its present one, else its last."""
+    rows = Position.objects.filter(account=account, symbol__in=[item.symbol for item in found])
+    last = rows.values_list("symbol", Coalesce("broker_price", "average_price"))
+    prices = {symbol: price for symbol, price in last if price is not None}
+    for symbol, held in snapshot.positions.items():
+        if held.current_price is not None:
+            prices[symbol] = held.current_price
+    return prices
+
+
+def _value(item: Found, prices: Mapping[str, Decimal]) -> Decimal | None:
+    price = prices.get(item.symbol)
     return None if price is None else abs(item.difference * price)
 
 
-def _open(account: BrokerAccount, item: Found, first_seen: datetime, snapshot: Figures) -> Break:
+def _open(
+    account: BrokerAccount,
+    item: Found,
+    first_seen: datetime,
+    now: datetime,
+    prices: Mapping[str, Decimal],
+) -> Break:
     orphan = item.kind == Kind.ORPHAN
     row = Break.objects.create(
         account=account,
@@ -115,10 +145,10 @@ def _open(account: BrokerAccount, item: Found, first_seen: datetime, snapshot: F
         symbol=item.symbol,
         local_qty=item.local_qty,
         broker_qty=item.broker_qty,
-        value=_value(account, item, snapshot),
+        value=_value(item, prices),
         severity=Break.Severity.CRITICAL if orphan else Break.Severity.WARNING,
         first_seen=first_seen,
-        last_seen=snapshot.asked_at,
+        last_seen=now,
         seen_count=2,
     )
     raise_alert(
@@ -134,12 +164,12 @@ def _open(account: BrokerAccount, item: Found, first_seen: datetime, snapshot: F
     return row
 
 
-def _seen_again(row: Break, item: Found, snapshot: Figures) -> None:
+def _seen_again(row: Break, item: Found, now: datetime, prices: Mapping[str, Decimal]) -> Break:
     row.local_qty, row.broker_qty = item.local_qty, item.broker_qty
-    row.value = _value(row.account, item, snapshot)
-    row.last_seen = snapshot.asked_at
+    row.value = _value(item, prices)
+    row.last_seen = now
     row.seen_count += 1
-    row.save(update_fields=("local_qty", "broker_qty", "value", "last_seen", "seen_count"))
+    return row
 
 
 def _heal(row: Break, now: datetime) -> None:

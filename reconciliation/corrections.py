@@ -13,7 +13,8 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from orders.models import OrderHistory
+from orders import statuses
+from orders.models import Order, OrderHistory
 from orders.sync import poll
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerError
@@ -23,6 +24,8 @@ from positions.models import LedgerEntry, Position
 from reconciliation.models import Break, Correction, Kind
 from risk import figures
 from risk.figures import Figures
+from risk.limits import in_force
+from risk.models import RiskLimits
 
 Status = Correction.Status
 Decision = Literal["approve", "reject"]
@@ -101,13 +104,17 @@ def supersede(row: Break, why: str) -> None:
 
 def expire(now: datetime) -> int:
     """Ends proposals that nobody decided in time; returns how many."""
-    with transaction.atomic():
-        late = Correction.objects.filter(status=Status.PROPOSED, expires_at__lte=now)
-        subjects = list(late.values_list("subject_id", flat=True))
-        count = late.update(status=Status.EXPIRED, comment="Nobody decided in time.")
-        Break.objects.filter(pk__in=subjects, status=Break.Status.CORRECTING).update(
-            status=Break.Status.OPEN
-        )
+    late = Correction.objects.filter(status=Status.PROPOSED, expires_at__lte=now)
+    count = 0
+    for account_id in set(late.order_by().values_list("account_id", flat=True)):
+        with transaction.atomic():
+            BrokerAccount.lock(account_id)  # as everyone does who touches breaks and corrections
+            of_account = late.filter(account_id=account_id)
+            subjects = list(of_account.values_list("subject_id", flat=True))
+            count += of_account.update(status=Status.EXPIRED, comment="Nobody decided in time.")
+            Break.objects.filter(pk__in=subjects, status=Break.Status.CORRECTING).update(
+                status=Break.Status.OPEN
+            )
     return count
 
 
@@ -133,6 +140,8 @@ def decide(correction_id: int, decision: Decision, *, user: User, comment: str) 
     if not may_decide(correction, user):
         raise MayNotDecide("You may not decide this correction.")
     _check_waiting(correction, figures.database_now())
+    if decision == "approve":
+        _check_mode(correction)
     snapshot = _read_again(correction) if decision == "approve" else None
     with transaction.atomic():
         BrokerAccount.lock(correction.account_id)
@@ -142,6 +151,7 @@ def decide(correction_id: int, decision: Decision, *, user: User, comment: str) 
             _close(correction, Status.REJECTED, user, comment)
             Break.objects.filter(pk=correction.subject_id).update(status=Break.Status.OPEN)
             return correction
+        _check_proved(correction)
         position = lock_position(correction.account_id, correction.position.symbol)
         held = snapshot.positions.get(position.symbol)
         facts = _Facts(
@@ -155,9 +165,10 @@ def decide(correction_id: int, decision: Decision, *, user: User, comment: str) 
             correction.subject.end(Break.Status.RESOLVED, figures.database_now())
             return correction
     # Outside the transaction that found it out: the refusal below must not undo the new proposal.
-    successor = propose(correction.subject, snapshot)
-    if successor is None:
+    successor = propose(correction.subject, snapshot) or _waiting(correction)
+    if facts.local_qty == facts.broker_qty:
         supersede(correction.subject, "The difference is gone.")
+        successor = None
     raise NotDecided(
         f"The facts moved: this rested on our {_text(correction.local_qty)} against the broker's "
         f"{_text(correction.broker_qty)}; now it is {_text(facts.local_qty)} against "
@@ -182,12 +193,40 @@ def _check_waiting(correction: Correction, now: datetime) -> None:
         Status.REJECTED: "It was rejected before",
         Status.SUPERSEDED: "The facts moved after it was proposed",
     }.get(Status(correction.status), "It expired before anyone decided")
-    raise NotDecided(
-        f"{why}. Nothing was changed.",
+    raise NotDecided(f"{why}. Nothing was changed.", _waiting(correction))
+
+
+def _waiting(correction: Correction) -> Correction | None:
+    """The proposal that took this one's place."""
+    return (
         Correction.objects.filter(subject_id=correction.subject_id, status=Status.PROPOSED)
         .exclude(pk=correction.pk)
-        .first(),
+        .first()
     )
+
+
+def _check_mode(correction: Correction) -> None:
+    mode = in_force(correction.account_id).reconcile_mode
+    if mode != RiskLimits.ReconcileMode.MANUAL:
+        raise NotDecided(
+            f"The account's reconcile_mode is {mode}: nothing is corrected in it. "
+            "Set it to manual first."
+        )
+
+
+def _check_proved(correction: Correction) -> None:
+    """An order whose outcome is unknown may be what the difference is made of; booked now, its
+    fill would be booked on top when it is found."""
+    unproved = Order.objects.filter(
+        account_id=correction.account_id,
+        symbol=correction.position.symbol,
+        status__in=sorted(statuses.UNPROVED),
+    ).first()
+    if unproved is not None:
+        raise NotDecided(
+            f"The outcome of order {unproved.client_order_id} is not known yet; it may explain "
+            "the difference. It is being looked up: try again when it is known."
+        )
 
 
 def _read_again(correction: Correction) -> Figures:

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST
 
 from orders import statuses
 from orders.models import Order
-from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, RequestBudget, Strategy
+from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
 from ordinis.console import text
 from ordinis.console.days import start_of_today
 from ordinis.console.pages import ReadOnlyAdmin
@@ -44,7 +44,6 @@ class BrokerAccountAdmin(ReadOnlyAdmin[BrokerAccount]):
         "as_of",
         "opened_at",
         "created_at",
-        "requests",
     )
     empty = "An account appears here when `manage.py create_token` makes its first token."
 
@@ -59,16 +58,6 @@ class BrokerAccountAdmin(ReadOnlyAdmin[BrokerAccount]):
     @admin.display(description="buying power", ordering="buying_power")
     def buying_power_of(self, row: BrokerAccount) -> str:
         return text.money(row.buying_power)
-
-    @admin.display(description="broker requests left")
-    def requests(self, row: BrokerAccount) -> str:
-        budget = RequestBudget.objects.filter(account=row).first()
-        if budget is None:
-            return "Plenty: less than half of the limit was never left."
-        return (
-            f"{budget.remaining} of {budget.limit} when it was last short; "
-            f"{budget.held_back} requests waited for more urgent ones"
-        )
 
     @admin.display(description="broker read")
     def read(self, row: BrokerAccount) -> SafeString:

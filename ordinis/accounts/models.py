@@ -44,9 +44,19 @@ class BrokerAccount(models.Model):
     buying_power = models.DecimalField(max_digits=20, decimal_places=4, null=True, editable=False)
     as_of = models.DateTimeField(null=True, editable=False)
 
+    database_time: datetime  # of `lock` only
+
     class Meta:
         ordering = ("name",)
         verbose_name = "account"
+        constraints = [
+            # Two books of one broker account would each spend its money and sell its shares.
+            models.UniqueConstraint(
+                fields=("broker", "mode", "account_number"),
+                condition=~Q(account_number=""),
+                name="one_book_per_broker_account",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -58,8 +68,14 @@ class BrokerAccount(models.Model):
 
     @classmethod
     def lock(cls, pk: int) -> "BrokerAccount":
-        """The account, locked until the transaction ends. Taken before any order or position."""
-        return cls.objects.select_for_update(no_key=True).get(pk=pk)
+        """The account, locked until the transaction ends. Taken before any order or position.
+
+        `database_time` is when the transaction began, on the clock that all processes share.
+        """
+        rows = BrokerAccount.objects.annotate(transaction_began=Now())
+        account = rows.select_for_update(no_key=True).get(pk=pk)
+        account.database_time = account.transaction_began
+        return account
 
 
 class RequestBudget(models.Model):

@@ -29,6 +29,7 @@ class Priority(IntEnum):
 
 # The share of the window that must be left for a request of this priority to be made.
 _RESERVED = {Priority.CANCEL: 0.0, Priority.SUBMIT: 0.05, Priority.READ: 0.15, Priority.POLL: 0.35}
+_LONGEST_WINDOW = 120.0  # seconds; Alpaca's is a minute
 _priority: ContextVar[Priority] = ContextVar("broker_priority", default=Priority.READ)
 
 
@@ -124,10 +125,10 @@ class Budget:
                 remaining=int(headers["X-RateLimit-Remaining"]),
                 reset_at=float(headers["X-RateLimit-Reset"]),
             )
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, OverflowError):
             return
-        if told.limit <= 0:
-            return
+        if told.limit <= 0 or not 0 <= told.reset_at - time.time() + 1 <= _LONGEST_WINDOW:
+            return  # a window that ends in hours is no window: it would bar even cancels
         with self._lock:
             self._window = _newer(self._window, told)
             pressed = self._window.remaining < self._window.limit * self.PRESSURE

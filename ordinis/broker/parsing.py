@@ -23,6 +23,7 @@ from ordinis.broker.port import (
 )
 
 T = TypeVar("T")
+_ABSURD = Decimal(10) ** 11
 
 
 def parse_list(answer: Any, parse: Callable[[Any], T]) -> Listing[T]:
@@ -78,6 +79,7 @@ def parse_order(raw: Any) -> OrderReport:
         status=_text(raw, "status"),
         filled_qty=_optional(raw, "filled_qty") or Decimal(0),
         average_fill_price=_optional(raw, "filled_avg_price"),
+        created_at=parse_time(raw.get("created_at")),
         updated_at=parse_time(raw.get("updated_at")),
         replaces=_optional_text(raw, "replaces"),
         replaced_by=_optional_text(raw, "replaced_by"),
@@ -209,7 +211,8 @@ def _decimal(value: Any, name: str) -> Decimal:
         number = Decimal(str(value))
     except InvalidOperation as error:
         raise ValueError(f"{name} is {value!r}") from error
-    if not number.is_finite():
+    # No share count, price or balance comes near; what does would break every sum it enters.
+    if not number.is_finite() or abs(number) >= _ABSURD:
         raise ValueError(f"{name} is {value!r}")
     return number
 

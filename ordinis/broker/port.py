@@ -92,6 +92,7 @@ class OrderReport:
     status: str
     filled_qty: Decimal
     average_fill_price: Decimal | None
+    created_at: datetime | None = None
     updated_at: datetime | None
     replaces: str | None = None
     replaced_by: str | None = None

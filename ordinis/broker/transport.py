@@ -21,6 +21,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from ordinis.broker.budget import Budget, Priority, priority
+from ordinis.broker.deadline import Pool, SecurePool, answer_by
 from ordinis.broker.errors import (
     BrokerError,
     BrokerRefused,
@@ -135,6 +136,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, seconds: float, budget: Budget) -> None:
         super().__init__(pool_connections=1, pool_maxsize=2)
+        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
         self._seconds = seconds
         self._budget = budget
 
@@ -143,7 +145,11 @@ class _Adapter(HTTPAdapter):
         deadline = time.monotonic() + self._seconds
         kwargs["timeout"] = (min(self._seconds, 5), self._seconds)
         kwargs["stream"] = True
-        response = super().send(request, **kwargs)
+        token = answer_by.set(deadline)
+        try:
+            response = super().send(request, **kwargs)
+        finally:
+            answer_by.reset(token)
         self._budget.note(response.headers)
         response._content = _body(response, deadline)
         response.encoding = "utf-8"  # else it is guessed from every byte of a long list

@@ -1,6 +1,8 @@
 """The adapter against answers that no healthy broker gives: nothing is concluded from them."""
 
+import contextlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -253,6 +255,28 @@ def test_a_broker_that_is_not_there_or_stalls_ends_within_the_timeout(
 
     with pytest.raises(NotSent, match="failed or was cut"):
         _broker("http://127.0.0.1:9").submit(_request())
+
+
+def test_headers_that_only_drip_in_end_with_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stopped = threading.Event()
+
+        def drip() -> None:
+            client, _ = server.accept()
+            with client, contextlib.suppress(OSError):
+                client.recv(65_536)
+                client.sendall(b"HTTP/1.1 200 OK\r\n")
+                while not stopped.wait(0.1):
+                    client.sendall(b"X-More: to come\r\n")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            with pytest.raises(OutcomeUnknown):
+                _broker(f"http://127.0.0.1:{server.getsockname()[1]}").submit(_request())
+        finally:
+            stopped.set()
+            thread.join(5)
 
 
 def test_a_proxy_in_the_environment_is_not_used(

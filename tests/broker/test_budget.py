@@ -80,6 +80,14 @@ def test_a_new_window_starts_anew() -> None:
     assert _passes(budget, Priority.POLL)
 
 
+@pytest.mark.parametrize("seconds", [86_400, 1e9, 1e12])
+def test_a_window_that_would_end_in_hours_is_not_believed(seconds: float) -> None:
+    budget = Budget(NoStore())
+    budget.note(_headers(0, seconds=seconds))
+
+    assert _passes(budget, Priority.POLL)
+
+
 def test_an_answer_that_comes_late_does_not_give_back_what_is_spent() -> None:
     budget = Budget(NoStore())
     late = _headers(50)

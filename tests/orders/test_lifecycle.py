@@ -1,5 +1,6 @@
 """The one door: reports in any order, any number of times, change nothing twice."""
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -137,6 +138,43 @@ def test_an_unknown_status_is_stored_as_it_came_and_raises_one_incident(
     assert after.status == "filled"
 
 
+def test_filled_without_its_shares_stays_open_until_they_are_told(
+    submitted: Order, report: ReportMaker
+) -> None:
+    order = observe(submitted.pk, report("filled", filled="0", at=1), BROKER)
+    assert (order.status, order.is_open, order.filled_qty) == ("new", True, 0)
+    assert Alert.objects.get().code == "filled_short"
+
+    order = observe(submitted.pk, report("filled", filled="100", average="70", at=1), BROKER)
+
+    assert (order.status, order.filled_qty, _position().qty) == ("filled", 100, 100)
+    assert list(violations()) == []
+
+
+def test_an_order_older_than_ours_under_our_id_is_not_adopted(
+    submitted: Order, report: ReportMaker
+) -> None:
+    long_ago = datetime.now(UTC) - timedelta(minutes=1)
+    spent = report("filled", filled="100", average="70", created_at=long_ago)
+
+    with pytest.raises(lifecycle.MismatchedReport) as refused:
+        observe(submitted.pk, spent, BROKER)
+
+    assert refused.value.foreign
+    assert Fill.objects.count() == 0
+
+
+def test_what_no_database_text_can_hold_is_left_out_of_the_stored_report(
+    submitted: Order, report: ReportMaker
+) -> None:
+    odd = report("quantum " + "x" * 300, raw={"note": "a\0b\ud800c", "pi": 3.0e22, "n": None})
+
+    observe(submitted.pk, odd, BROKER)
+
+    assert OrderHistory.objects.get(seq=2).report == {"note": "ab?c", "pi": "3e+22", "n": None}
+    assert list(violations()) == []
+
+
 def test_a_report_of_another_order_under_our_id_is_refused(
     submitted: Order, report: ReportMaker
 ) -> None:
@@ -164,7 +202,9 @@ def test_what_the_broker_has_confirmed_is_not_changed_by_our_own_decisions(
 def test_each_broker_status_can_be_an_orders_first_word(
     submitted: Order, report: ReportMaker, status: str
 ) -> None:
-    order = observe(submitted.pk, report(status), BROKER)
+    shares = {"filled": "100", "average": "70"} if status == "filled" else {}
+
+    order = observe(submitted.pk, report(status, **shares), BROKER)
 
     assert order.status == status
     assert order.is_open == (status not in statuses.CLOSED)

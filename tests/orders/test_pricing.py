@@ -38,6 +38,9 @@ def test_worked_examples(side: str, reference: str, offsets: Offsets, expected: 
         ("buy", "5", _absolute("15", "0"), "limit_price_not_positive"),
         ("buy", "100", _absolute("0.51", "0", guard="0.5"), "max_slippage_exceeded"),
         ("sell", "100", _absolute("0", "0.51", guard="0.5"), "max_slippage_exceeded"),
+        # 15 bps below 3.005 there is no cent: 3.01 would be above it, 3.00 too far away.
+        ("buy", "3.005", DEFAULTS, "no_price_within_offset"),
+        ("sell", "3.005", DEFAULTS, "no_price_within_offset"),
     ],
 )
 def test_what_has_no_valid_price_is_refused(
@@ -68,6 +71,7 @@ def test_a_price_is_on_the_tick_and_never_further_away_than_the_offset(
         return
 
     assert is_on_tick(price)
+    assert price <= reference if side == "buy" else price >= reference
     worst = reference * (1 - bps / 10_000 if side == "buy" else 1 + bps / 10_000)
     if side == "buy":
         assert worst <= price < worst + tick(price)
