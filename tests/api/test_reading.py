@@ -1,5 +1,6 @@
 """Reading over the API: lists with cursors, one order, account and positions, health."""
 
+import base64
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -56,6 +57,23 @@ def test_orders_are_filtered_by_status_and_symbol(api: Api, orders: list[str]) -
 )
 def test_a_wrong_query_is_422(api: Api, query: dict[str, str]) -> None:
     assert api.get("/orders", **query).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/orders/by-client-id/%00", "/positions/%00", "/orders?symbol=%00", "/orders?strategy=%00"],
+)
+def test_what_no_database_can_look_for_is_422(api: Api, db: None, path: str) -> None:
+    assert api.get(path).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/orders", "/reconciliation/reports", "/reconciliation/breaks"])
+@pytest.mark.parametrize("key", ["²", "9" * 400, "", "-1"])
+def test_a_forged_cursor_is_422(api: Api, db: None, path: str, key: str) -> None:
+    text = f"2026-11-20T15:00:00+00:00|{key}".encode()
+    cursor = base64.urlsafe_b64encode(text).decode().rstrip("=")
+
+    assert api.get(path, cursor=cursor).status_code == 422
 
 
 def test_listing_more_orders_takes_no_more_queries(api: Api, orders: list[str]) -> None:

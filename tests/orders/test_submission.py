@@ -7,6 +7,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -231,6 +232,47 @@ def test_no_fresh_figures_mean_503_and_nothing_stored_or_sent(
     assert (answer.status_code, answer.json()["code"]) == (503, "broker_unavailable")
     assert Order.objects.count() == 0
     assert sent(sim) == []
+
+
+def test_a_slow_broker_does_not_make_an_order_late(
+    sim: SimulatorServer,
+    api: Api,
+    order: MakeOrder,
+    account: BrokerAccount,
+    settings: LazySettings,
+) -> None:
+    """The time that judging took is not the sender's: two slow reads must not stop the sending."""
+    settings.BROKER_TIMEOUT = 1
+    quote(sim, "TSLA", "260")
+    ensure_open_book(account)
+    figures._shared.clear()
+    sim.post("/sim/account", {"buying_power": "15000"})  # thin: the figures are asked for twice
+    sim.post("/sim/options", {"latency": 0.6})
+
+    answer = api.post("/orders", order())
+
+    assert answer.status_code == 201, answer.content
+    assert len(sent(sim)) == 1
+
+
+def test_the_fields_of_the_contract_may_be_given_as_asking_for_nothing(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    quote(sim, "TSLA", "260")
+    body = {
+        **order(),
+        "type": "limit",
+        "limit_price": None,
+        "stop_price": None,
+        "reduce_only": False,
+        "take_profit": None,
+        "stop_loss": None,
+        "parent": None,
+        "extended_hours": False,
+    }
+
+    assert api.post("/orders", body).status_code == 201
+    assert api.post("/orders", {**body, "reduce_only": True}).status_code == 422
 
 
 def test_a_market_order_is_answered_501_with_what_to_do(

@@ -12,6 +12,7 @@ from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert
@@ -268,6 +269,65 @@ def test_in_read_only_mode_a_break_gets_no_correction(
 
     assert row.status == "open"
     assert Correction.objects.count() == 0
+
+
+def test_nothing_is_approved_after_the_mode_went_to_read_only(
+    sim: SimulatorServer, book: BrokerAccount, approver: User
+) -> None:
+    hold(sim, "KO", "90", "60")
+    _break(book)
+    call_command("limits", "reconcile_mode=read_only", "--reason", "look first")
+
+    with pytest.raises(NotDecided, match="reconcile_mode is read_only"):
+        decide(_waiting().pk, "approve", user=approver, comment="yes")
+
+    assert Position.objects.get(symbol="KO").qty == 100
+
+
+def test_an_account_that_is_not_watched_is_not_looked_at_again(
+    sim: SimulatorServer, book: BrokerAccount
+) -> None:
+    hold(sim, "KO", "90", "60")
+    reconcile(book)
+    call_command("limits", "reconcile_mode=off", "--reason", "moving house")
+    runs = ReconciliationReport.objects.count()
+
+    jobs.second_look()
+    jobs.reconcile()
+
+    assert ReconciliationReport.objects.count() == runs
+    assert Suspect.objects.count() == 0
+
+
+def test_an_account_that_can_not_be_reconciled_does_not_hold_up_the_next(
+    sim: SimulatorServer, book: BrokerAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    BrokerAccount.objects.create(name="a-first", broker="simulator", mode="simulated")
+    first = BrokerAccount.objects.get(name="a-first")
+    monkeypatch.setattr(run, "_LONGEST_WAIT", 0.1)
+    runs = ReconciliationReport.objects.filter(account=book).count()
+
+    with ThreadPoolExecutor(1) as pool, run._alone(first):
+        pool.submit(_closing(jobs.reconcile)).result()
+
+    assert ReconciliationReport.objects.filter(account=book).count() == runs + 1
+
+
+def test_standing_breaks_take_no_more_queries_however_many(
+    sim: SimulatorServer, book: BrokerAccount
+) -> None:
+    counts = []
+    for symbols in (["AAPL", "MSFT"], ["JPM", "XOM", "UNH", "WMT", "CAT", "BAC", "MRK", "PEP"]):
+        for symbol in symbols:
+            hold(sim, symbol, "5", "100")
+        for _ in range(3):
+            reconcile(book)
+        with CaptureQueriesContext(connection) as queries:
+            reconcile(book)
+        counts.append(len(queries))
+
+    assert Break.objects.count() == 10
+    assert counts[0] == counts[1], counts
 
 
 def test_approving_twice_applies_once(
