@@ -11,19 +11,29 @@ from typing import Any
 
 import requests
 
-from ordinis.simulator.server import bind, build_app, serving
+from ordinis.simulator.doors import bind
+from ordinis.simulator.server import build_app, serving
 
 
 class SimulatorServer:
     """`with SimulatorServer(seed=1) as sim:` serves `sim.url` and `sim.stream_url`.
 
-    In memory unless given a state path. `stop()` and `start()` play a broker that goes away and
-    comes back on the same port; without a state path it comes back empty.
+    In memory unless given a state path; begins as a snapshot has it, given one. `stop()` and
+    `start()` play a broker that goes away and comes back on the same port; without a state path it
+    comes back empty.
     """
 
-    def __init__(self, *, seed: int = 1, state_path: Path | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        state_path: Path | None = None,
+        snapshot_path: Path | None = None,
+        port: int = 0,
+    ) -> None:
         self._seed = seed
         self._state_path = state_path
+        self._snapshot_path = snapshot_path
         self.port = port
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Event | None = None
@@ -56,7 +66,11 @@ class SimulatorServer:
 
         async def serve() -> None:
             self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-            app = build_app(seed=self._seed, state_path=self._state_path)
+            app = build_app(
+                seed=self._seed,
+                state_path=self._state_path,
+                snapshot_path=self._snapshot_path,
+            )
             async with serving(listener, app):
                 listening.set()
                 await self._stopped.wait()

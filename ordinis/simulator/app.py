@@ -12,7 +12,8 @@ from aiohttp import web
 
 from ordinis.simulator import refusals, wire
 from ordinis.simulator.book import OrderQuery
-from ordinis.simulator.gate import answer, refuse_other_sites
+from ordinis.simulator.gate import refuse_other_sites
+from ordinis.simulator.mangle import answer
 from ordinis.simulator.order import Order
 from ordinis.simulator.refusals import Refusal, plain
 from ordinis.simulator.request import decimal, json_body

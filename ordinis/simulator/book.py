@@ -47,7 +47,8 @@ class Book:
         self._in_sequence: list[Order] = []
         self._by_id: dict[str, Order] = {}
         self._by_client_id: dict[str, Order] = {}
-        self._open: dict[str, dict[str, Order]] = defaultdict(dict)
+        # By symbol and side: nothing that an order is checked against lies elsewhere.
+        self._open: dict[tuple[str, str], dict[str, Order]] = defaultdict(dict)
 
     def __len__(self) -> int:
         return len(self._in_sequence)
@@ -72,16 +73,20 @@ class Book:
 
     def sort(self, order: Order) -> None:
         """Bring the index of open orders up to date after the order's status changed."""
+        orders = self._open[order.symbol, order.side]
         if order.is_open:
-            self._open[order.symbol][order.id] = order
+            orders[order.id] = order
         else:
-            self._open[order.symbol].pop(order.id, None)
+            orders.pop(order.id, None)
 
-    def open(self, symbol: str | None = None) -> list[Order]:
-        """Oldest first within a symbol."""
+    def open(self, symbol: str | None = None, side: str | None = None) -> list[Order]:
+        """Oldest first within a symbol and side."""
         if symbol is not None:
-            return list(self._open[symbol].values()) if symbol in self._open else []
-        return [order for orders in self._open.values() for order in orders.values()]
+            sides = ("buy", "sell") if side is None else (side,)
+            found = [self._open[symbol, it] for it in sides if (symbol, it) in self._open]
+        else:
+            found = list(self._open.values())
+        return [order for orders in found for order in orders.values()]
 
     def select(self, query: OrderQuery) -> list[Order]:
         """Raises Refusal for a cursor that names no order."""

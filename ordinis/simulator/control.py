@@ -10,12 +10,14 @@ from typing import Any
 
 from aiohttp import web
 
-from ordinis.simulator import refusals, wire
+from ordinis.simulator import holding, moments, refusals, wire, wire_market
 from ordinis.simulator.app import BrokerApp
+from ordinis.simulator.badday import BadDay, read_plan
 from ordinis.simulator.book import OrderQuery
-from ordinis.simulator.faults import Fault
-from ordinis.simulator.gate import answer, refuse_other_sites
+from ordinis.simulator.faults import NOW, Fault
+from ordinis.simulator.gate import refuse_other_sites
 from ordinis.simulator.interventions import Interventions
+from ordinis.simulator.mangle import answer
 from ordinis.simulator.market import MODES
 from ordinis.simulator.refusals import Refusal
 from ordinis.simulator.request import decimal
@@ -43,6 +45,9 @@ class Control:
             "reset": self._reset,
             "symbol": self._symbol,
             "faults": self._add_fault,
+            "bad-day": self._start_bad_day,
+            "clock": self._clock,
+            "snapshot": self._load,
             **interventions.commands(),
         }
         return [
@@ -54,6 +59,10 @@ class Control:
             web.get("/sim/log", self._log),
             web.delete("/sim/log", self._clear_log),
             web.get("/sim/state", self._state),
+            web.get("/sim/bad-day", self._get_bad_day),
+            web.delete("/sim/bad-day", self._end_bad_day),
+            web.get("/sim/clock", self._get_clock),
+            web.get("/sim/snapshot", self._save),
         ]
 
     @property
@@ -92,22 +101,13 @@ class Control:
         if "buying_power" in body:
             portfolio.pinned_buying_power = decimal(body, "buying_power")
         self._venue.changes.account = True
-        return self._account_json()
-
-    def _account_json(self) -> Body:
-        venue = self._venue
-        return wire.account(
-            venue.portfolio,
-            margin=venue.options.buying_power_margin,
-            opened_at=venue.opened_at,
-            today=venue.market.today(self._runtime.clock()),
-            settings=venue.configuration,
-        )
+        return self._runtime.account()
 
     def _price(self, body: Body) -> Body:
         """Set a quote and match against it at once; hold or release the walk."""
         if "hold" in body:
             self._runtime.prices_held = body["hold"] is True
+            self._venue.changes.settings = True
         if "symbol" in body:
             symbol = self._listed(body).symbol
             bid, ask = decimal(body, "bid"), decimal(body, "ask")
@@ -133,16 +133,45 @@ class Control:
         mode = body.get("mode")
         if mode not in MODES:
             raise ValueError(f"mode is one of {', '.join(MODES)}")
-        steps, was_open = self._runtime.exchange.steps, self._is_open()
-        self._venue.market.mode = mode
-        self._venue.changes.settings = True
-        if was_open and not self._is_open():
-            steps.end_day()
-        steps.follow_market()
-        return wire.clock(self._venue.market, self._runtime.clock())
+        self._runtime.exchange.steps.day.change_mode(mode)
+        return wire_market.clock(self._venue.market, self._runtime.clock())
 
-    def _is_open(self) -> bool:
-        return self._venue.market.session(self._runtime.clock()) == "open"
+    def _clock(self, body: Body) -> Body:
+        """Hold the clock or let it run; set it to a moment, or move it by so many seconds."""
+        clock = self._runtime.clock
+        if unknown := set(body) - {"hold", "set", "advance"}:
+            raise ValueError(f"a clock has no {', '.join(sorted(unknown))}")
+        target = clock()
+        if "set" in body:
+            target = moments.parse(str(body["set"]))
+        seconds = decimal(body, "advance")
+        if seconds is not None:
+            if seconds < 0:
+                raise ValueError("advance is in seconds, 0 or more; set goes back")
+            target += int(seconds * moments.SECOND)
+        if "hold" in body:
+            if body["hold"] is True:
+                clock.hold()
+            else:
+                clock.release()
+            self._venue.draws.repeatable = clock.held
+        if "set" in body or seconds is not None:
+            self._runtime.travel(target)
+        self._venue.changes.settings = True
+        return self._clock_json()
+
+    def _clock_json(self) -> Body:
+        clock = self._runtime.clock
+        return {"now": moments.text(clock()), "held": clock.held}
+
+    def _load(self, body: Body) -> Body:
+        self._runtime.load(body)
+        return {"orders": len(self._venue.book), **self._clock_json()}
+
+    def _start_bad_day(self, body: Body) -> Body:
+        faults, clock = self._runtime.faults, self._runtime.clock
+        faults.bad_day = BadDay(read_plan(body, clock), clock)
+        return faults.bad_day.dump()
 
     def _options(self, body: Body) -> Body:
         self._venue.options.change(body)
@@ -152,7 +181,7 @@ class Control:
     def _reset(self, body: Body) -> Body:
         cash = decimal(body, "cash")
         self._runtime.reset(cash=INITIAL_CASH if cash is None else cash)
-        return self._account_json()
+        return self._runtime.account()
 
     def _symbol(self, body: Body) -> Body:
         """List an instrument that was not there."""
@@ -171,6 +200,7 @@ class Control:
             fractionable=body.get("fractionable", True) is True,
             shortable=body.get("shortable", True) is True,
             tradable=body.get("tradable", True) is True,
+            marginable=body.get("marginable", True) is True,
             listed_by_hand=True,
         )
         self._venue.add_asset(asset)
@@ -178,11 +208,27 @@ class Control:
 
     def _add_fault(self, body: Body) -> Body:
         rule = Fault.read(body)
-        if rule.kind == "stream_close":
-            self._runtime.stream.abort()
+        if rule.stage == NOW:
+            self._runtime.strike(rule)
         else:
             self._runtime.faults.add(rule)
         return rule.dump()
+
+    async def _get_bad_day(self, _request: web.Request) -> web.Response:
+        day = self._runtime.faults.bad_day
+        return answer(None if day is None else day.dump())
+
+    async def _end_bad_day(self, request: web.Request) -> web.Response:
+        """What it did; nothing more comes of it."""
+        refuse_other_sites(request)
+        day, self._runtime.faults.bad_day = self._runtime.faults.bad_day, None
+        return answer(None if day is None else day.dump())
+
+    async def _get_clock(self, _request: web.Request) -> web.Response:
+        return answer(self._clock_json())
+
+    async def _save(self, _request: web.Request) -> web.Response:
+        return answer(self._runtime.dump())
 
     async def _get_options(self, _request: web.Request) -> web.Response:
         return answer(self._venue.options.dump())
@@ -209,13 +255,13 @@ class Control:
         everything = OrderQuery(status="all", limit=len(venue.book) + 1, ascending=True)
         return answer(
             {
-                "account": self._account_json(),
+                "account": self._runtime.account(),
                 "positions": [
                     {
                         "symbol": held.symbol,
                         "qty": refusals.plain(held.qty),
                         "average_price": refusals.plain(held.average_price),
-                        "qty_available": refusals.plain(venue.available(held.symbol)),
+                        "qty_available": refusals.plain(holding.available(venue, held.symbol)),
                     }
                     for held in venue.portfolio
                 ],
@@ -231,5 +277,6 @@ class Control:
                 "prices_held": self._runtime.prices_held,
                 "market": venue.market.mode,
                 "stream_listeners": self._runtime.stream.listeners,
+                "event_listeners": self._runtime.sources.listeners,
             }
         )

@@ -4,11 +4,10 @@ Every command either raises Refusal and has changed nothing, or has taken effect
 Pure: the caller stores `venue.take_changes()` and then sends `venue.take_events()`.
 """
 
-import uuid
 from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
 
-from ordinis.simulator import checks, refusals
+from ordinis.simulator import checks, groups, refusals, replacing
 from ordinis.simulator.moments import Clock
 from ordinis.simulator.order import NANO_SHARE, NONE, TERMINAL, Order, shares_for
 from ordinis.simulator.refusals import Refusal
@@ -40,8 +39,8 @@ class Exchange:
         """Take an order in: `pending_new` while the market trades, else `accepted`."""
         self._refuse_spent(request.client_order_id)
         order = self._admit(request)
-        if request.order_class == "oco":
-            self._accept_pair(order, request)
+        if request.order_class:
+            self._accept_group(order, self._legs(order, request))
         else:
             self.venue.accept(order)
         if order.status == "pending_new":
@@ -62,10 +61,10 @@ class Exchange:
         if order.parent is not None and self._follows_parent(order):
             self.cancel(order.parent)
             return
-        self._begin_cancel(order)
+        self.steps.begin_cancel(order)
 
     def cancel_all(self) -> list[tuple[Order, Refusal | None]]:
-        """Every open order with what became of it; pairs by their parents."""
+        """Every open order with what became of it; groups by their first order."""
         results: list[tuple[Order, Refusal | None]] = []
         for order in self.venue.book.open():
             if order.status == "pending_cancel" or self._follows_parent(order):
@@ -86,50 +85,8 @@ class Exchange:
     def replace(self, order_id: str, request: ReplaceRequest) -> Order:
         """A successor that takes over once the venue confirms."""
         old = self.find(order_id)
-        if old.status not in {"new", "partially_filled"}:
-            raise refusals.not_replaceable(old.status)
-        if old.notional is not None or old.order_class or old.parent:
-            raise refusals.invalid("order cannot be replaced")
         self._refuse_spent(request.client_order_id)
-        qty = request.qty if request.qty is not None else old.shares
-        if qty <= old.filled_qty:
-            raise refusals.invalid("unable to replace order, qty must be > filled_qty")
-        limit_price = request.limit_price if old.limit_price is not None else None
-        stop_price = request.stop_price if old.stop_price is not None else None
-        limit_price, stop_price = limit_price or old.limit_price, stop_price or old.stop_price
-        price = (limit_price or stop_price or old.reserve_price) if old.opens else NONE
-        if old.position_intent == "sell_to_open":
-            price = max(price, old.reserve_price)
-        checks.check_replacement(self.venue, old, shares=qty, price=price)
-        now, time_in_force = self.venue.clock(), request.time_in_force or old.time_in_force
-        successor = replace(
-            old,
-            id=str(uuid.uuid4()),
-            client_order_id=request.client_order_id,
-            sequence=len(self.venue.book),
-            qty=qty,
-            limit_price=limit_price,
-            stop_price=stop_price,
-            trail_price=request.trail if request.trail and old.trail_price else old.trail_price,
-            trail_percent=(
-                request.trail if request.trail and old.trail_percent else old.trail_percent
-            ),
-            time_in_force=time_in_force,
-            expires_at=self.venue.market.expiry(
-                now, time_in_force=time_in_force, extended_hours=old.extended_hours
-            ),
-            status="pending_new",
-            created_at=now,
-            updated_at=now,
-            submitted_at=now,
-            filled_qty=NONE,
-            filled_value=NONE,
-            filled_at=None,
-            replaces=old.id,
-            triggered=False,
-            reserve_price=price,
-            reserved=NONE,
-        )
+        successor = replacing.successor_of(self.venue, old, request)
         self.venue.move(old, "pending_replace")
         self.venue.accept(successor)
         self.steps.schedule(successor, "replace", self.venue.options.replace_delay)
@@ -155,7 +112,7 @@ class Exchange:
         order = self._admit(self._market_order(symbol, side, qty))
         order.status, order.eligible_at = "pending_new", order.created_at
         self.venue.accept(order)
-        self.venue.move(order, "new", execution_id=str(uuid.uuid4()))
+        self.venue.move(order, "new", execution_id=self.venue.draws.identity())
         quote = self.venue.prices[order.symbol]
         self.steps.fill(order, qty, price or (quote.ask if side == "buy" else quote.bid))
         return order
@@ -176,7 +133,7 @@ class Exchange:
             trail_price=None,
             trail_percent=None,
             extended_hours=False,
-            client_order_id=str(uuid.uuid4()),
+            client_order_id="",
         )
 
     def _refuse_spent(self, client_order_id: str) -> None:
@@ -187,18 +144,18 @@ class Exchange:
     def _admit(self, request: OrderRequest) -> Order:
         """Check against the account and make the order, not yet taken in. Raises Refusal."""
         venue, symbol = self.venue, request.asset.symbol
-        quote = venue.prices[symbol]
         estimate = NONE
         if request.notional is not None:
-            estimate = shares_for(request.notional, quote.ask)
+            estimate = shares_for(request.notional, checks.market_price(venue, symbol))
         position_intent = checks.intent(venue, symbol, request.side)
         shares = request.qty if request.qty is not None else estimate
         checks.check(venue, request, shares=shares, position_intent=position_intent)
         now = venue.clock()
         trades = venue.market.trades(now, extended_hours=request.extended_hours)
+        is_for_opening = request.time_in_force == "opg"
         return Order(
-            id=str(uuid.uuid4()),
-            client_order_id=request.client_order_id,
+            id=venue.draws.identity(),
+            client_order_id=request.client_order_id or venue.draws.identity(),
             sequence=len(venue.book),
             symbol=symbol,
             asset_id=request.asset.id,
@@ -207,14 +164,16 @@ class Exchange:
             time_in_force=request.time_in_force,
             qty=request.qty,
             notional=request.notional,
-            limit_price=request.take_profit_price or request.limit_price,
+            limit_price=(
+                request.take_profit_price if request.order_class == "oco" else request.limit_price
+            ),
             stop_price=request.stop_price,
             trail_price=request.trail_price,
             trail_percent=request.trail_percent,
             extended_hours=request.extended_hours,
             order_class=request.order_class,
             position_intent=position_intent,
-            status="pending_new" if trades else "accepted",
+            status="pending_new" if trades and not is_for_opening else "accepted",
             created_at=now,
             updated_at=now,
             submitted_at=now,
@@ -227,29 +186,43 @@ class Exchange:
             reserve_price=checks.reserve_price(venue, request, position_intent),
         )
 
-    def _accept_pair(self, profit: Order, request: OrderRequest) -> None:
-        """A take-profit with its stop-loss as leg: the first to fill ends the other."""
-        stop = replace(
-            profit,
-            id=str(uuid.uuid4()),
-            client_order_id=str(uuid.uuid4()),
-            sequence=profit.sequence + 1,
-            type="stop" if request.stop_loss_limit_price is None else "stop_limit",
-            limit_price=request.stop_loss_limit_price,
-            stop_price=request.stop_loss_stop_price,
-            status="held",
-            parent=profit.id,
-        )
-        profit.legs = (stop.id,)
-        self.venue.accept(profit, announce=False)
-        self.venue.accept(stop, announce=False)
-        for order in (profit, stop):
-            self.venue.emit(order, order.status, order.created_at)
+    def _legs(self, first: Order, request: OrderRequest) -> list[Order]:
+        """The exits that come with the first order of a group, `held` until it is their turn."""
+        side, intent = first.side, first.position_intent
+        if groups.is_entry(first):
+            side = "sell" if side == "buy" else "buy"
+            intent = f"{side}_to_close"
+        prices: list[tuple[str, Decimal | None, Decimal | None]] = []
+        if groups.is_entry(first) and request.take_profit_price is not None:
+            prices.append(("limit", request.take_profit_price, None))
+        if request.stop_loss_stop_price is not None:
+            limit = request.stop_loss_limit_price
+            kind = "stop" if limit is None else "stop_limit"
+            prices.append((kind, limit, request.stop_loss_stop_price))
+        return [
+            replace(
+                first,
+                id=self.venue.draws.identity(),
+                client_order_id=self.venue.draws.identity(),
+                sequence=first.sequence + number,
+                side=side,
+                position_intent=intent,
+                type=kind,
+                limit_price=limit_price,
+                stop_price=stop_price,
+                status="held",
+                parent=first.id,
+                reserve_price=NONE,
+            )
+            for number, (kind, limit_price, stop_price) in enumerate(prices, start=1)
+        ]
 
-    def _begin_cancel(self, order: Order) -> None:
-        order.cancel_requested_at = self.venue.clock()
-        self.venue.move(order, "pending_cancel")
-        self.steps.schedule(order, "cancel", self.venue.options.cancel_delay)
+    def _accept_group(self, first: Order, legs: list[Order]) -> None:
+        first.legs = tuple(leg.id for leg in legs)
+        for order in (first, *legs):
+            self.venue.accept(order, announce=False)
+        for order in (first, *legs):
+            self.venue.emit(order, order.status, order.created_at)
 
     def _follows_parent(self, order: Order) -> bool:
         """Whether it is the leg of a pair that still stands."""

@@ -5,28 +5,24 @@ says so.
 """
 
 import asyncio
-import json
 import os
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from ordinis.simulator import refusals
-from ordinis.simulator.faults import AFTER, BEFORE, Fault
+from ordinis.simulator import mangle, refusals
+from ordinis.simulator.faults import AFTER, BEFORE, LIST, Fault
 from ordinis.simulator.journal import Entry
+from ordinis.simulator.mangle import answer
 from ordinis.simulator.moments import SECOND
+from ordinis.simulator.query import HEADERS, LAG
 from ordinis.simulator.refusals import Refusal
 from ordinis.simulator.runtime import Runtime
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_HTML = "<html><body><h1>{status}</h1><p>The server is temporarily unavailable.</p></body></html>"
-
-
-def answer(body: object, status: int = 200) -> web.Response:
-    return web.Response(
-        body=json.dumps(body).encode(), status=status, content_type="application/json"
-    )
+_TRADING = ("/v2/", "/v2beta1/")
+_USUAL_LIMIT = 200  # requests a minute, where the option sets none
 
 
 def refuse_other_sites(request: web.Request) -> None:
@@ -34,6 +30,14 @@ def refuse_other_sites(request: web.Request) -> None:
     origin = request.headers.get("Origin")
     if origin is not None and origin != f"{request.scheme}://{request.host}":
         raise web.HTTPForbidden(text="only this page may do that")
+
+
+def _window(limit: int, left: int, minute: int) -> dict[str, str]:
+    return {
+        "X-RateLimit-Limit": str(limit),
+        "X-RateLimit-Remaining": str(left),
+        "X-RateLimit-Reset": str((minute + 1) * 60),
+    }
 
 
 class Limiter:
@@ -53,16 +57,11 @@ class Limiter:
             self._used.clear()
         self._used[key] += 1
         used = self._used[key]
-        headers = {
-            "X-RateLimit-Limit": str(limit),
-            "X-RateLimit-Remaining": str(max(limit - used, 0)),
-            "X-RateLimit-Reset": str((minute + 1) * 60),
-        }
-        return used <= limit, headers
+        return used <= limit, _window(limit, max(limit - used, 0), minute)
 
 
 class Gate:
-    """Around every /v2 route."""
+    """Around every trading route."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -70,28 +69,38 @@ class Gate:
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not request.path.startswith("/v2/"):
+        if not request.path.startswith(_TRADING):
             return await handler(request)
         runtime, body = self._runtime, await request.read()
         entry = runtime.journal.add(
             runtime.clock(), request.method, request.path, request.query_string, body
         )
-        fault = runtime.faults.for_request(request.method, request.path, body)
+        faults, fault = runtime.faults, None
+        if not faults.idle:
+            fault = faults.for_request(request.method, request.path, request.query_string, body)
+            if faults.bad_day is not None and (blow := faults.bad_day.for_everybody()):
+                runtime.strike(blow)
         if fault is not None:
             entry.fault = fault.kind
-            if fault.kind in BEFORE:
-                return await self._fail_before(request, fault, entry)
+            if fault.stage == BEFORE:
+                return await self._fail(request, fault, entry)
+            if fault.kind == "list_lag":
+                request[LAG] = fault.seconds
         latency = runtime.exchange.venue.options.latency
         if latency:
             await asyncio.sleep(latency / 2)
-        response = await self._admit(request, handler)
+        response = await self._admit(request, handler, entry)
         if latency:
             await asyncio.sleep(latency / 2)
-        if fault is not None and fault.kind in AFTER:
-            response = await self._fail_after(request, response, fault)
+        if not isinstance(response, web.Response):
+            return response  # an event source: it has been told to its end
+        if fault is not None and fault.stage in {AFTER, LIST} and fault.kind != "list_lag":
+            return await self._garble(request, response, fault, entry)
         return self._finish(response, entry)
 
-    async def _admit(self, request: web.Request, handler: Handler) -> web.Response:
+    async def _admit(
+        self, request: web.Request, handler: Handler, entry: Entry
+    ) -> web.StreamResponse:
         headers: dict[str, str] = {}
         try:
             key = request.headers.get("APCA-API-KEY-ID")
@@ -101,66 +110,49 @@ class Gate:
             passes, headers = self._limiter.take(key, limit, self._runtime.clock())
             if not passes:
                 raise refusals.rate_limited()
+            # For an answer that begins before this returns.
+            request[HEADERS] = {**headers, "X-Request-ID": _request_id()}
             response = await handler(request)
-            if not isinstance(response, web.Response):
-                raise TypeError("every /v2 route answers at once")
         except Refusal as refusal:
             response = answer(refusal.body, refusal.status)
         except web.HTTPException as problem:
             # No such path, or not with this method.
             response = answer({"message": f"{problem.reason}."}, problem.status)
-        response.headers.update(headers)
+        if isinstance(response, web.Response):
+            response.headers.update(headers)
+        else:
+            entry.status = response.status
         return response
 
-    async def _fail_before(
-        self, request: web.Request, fault: Fault, entry: Entry
-    ) -> web.StreamResponse:
+    async def _fail(self, request: web.Request, fault: Fault, entry: Entry) -> web.StreamResponse:
         """The request is lost: the exchange never hears of it."""
-        if fault.kind == "status_before":
-            return self._finish(_error(fault), entry)
         if fault.kind == "stall":
             await asyncio.sleep(fault.seconds)
-        _abort(request)
-        return web.Response(status=500)
+        if fault.kind in {"stall", "drop_before"}:
+            mangle.cut(request)
+            return web.Response(status=500)
+        venue = self._runtime.exchange.venue
+        minute = self._runtime.clock() // SECOND // 60
+        window = _window(venue.options.rate_limit or _USUAL_LIMIT, 0, minute)
+        return self._finish(mangle.unserved(fault, venue, window), entry)
 
-    async def _fail_after(
-        self, request: web.Request, response: web.Response, fault: Fault
-    ) -> web.Response:
-        """It took effect; the client does not get to know, or late, or garbled."""
-        if fault.kind == "delay_after":
-            await asyncio.sleep(fault.seconds)
-        elif fault.kind == "status_after":
-            return _error(fault)
-        elif fault.kind == "html_after":
-            text = _HTML.format(status=fault.status)
-            return web.Response(text=text, status=fault.status, content_type="text/html")
-        else:
-            _abort(request)
-        return response
+    async def _garble(
+        self, request: web.Request, response: web.Response, fault: Fault, entry: Entry
+    ) -> web.StreamResponse:
+        headers = {"X-Request-ID": _request_id()}
+        garbled = await mangle.garble(request, response, fault, headers)
+        if isinstance(garbled, web.Response):
+            return self._finish(garbled, entry)
+        if fault.kind != "cut_after":
+            entry.status = garbled.status
+        return garbled
 
     def _finish(self, response: web.Response, entry: Entry) -> web.Response:
-        response.headers["X-Request-ID"] = os.urandom(16).hex()
+        response.headers["X-Request-ID"] = _request_id()
         if entry.fault != "drop_after":
             entry.status = response.status
         return response
 
 
-def _abort(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
-
-
-def _error(fault: Fault) -> web.Response:
-    body: dict[str, object]
-    if fault.status == 429:
-        body = refusals.rate_limited().body
-    elif fault.status == 503:
-        body = {"code": 50310000, "message": "service unavailable"}
-    elif fault.status >= 500:
-        body = {"code": 50010000, "message": "internal server error occurred"}
-    else:
-        body = {"message": "forbidden." if fault.status == 403 else "unauthorized."}
-    response = answer(body, fault.status)
-    if fault.retry_after is not None:
-        response.headers["Retry-After"] = str(fault.retry_after)
-    return response
+def _request_id() -> str:
+    return os.urandom(16).hex()

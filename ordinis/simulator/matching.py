@@ -4,23 +4,30 @@ Alpaca's paper rule: a limit buy fills when its limit is at or above the ask, a 
 below the bid, at the quote's price, whatever the size.
 """
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 
 from ordinis.simulator.order import Order
 from ordinis.simulator.prices import Quote
 
 _CENT = Decimal("0.01")
+_STOPS = frozenset({"stop", "stop_limit", "trailing_stop"})
 
 
 def fill_price(order: Order, quote: Quote) -> Decimal | None:
     """The price at which the order fills against this quote, or None."""
-    if order.type in {"stop", "stop_limit", "trailing_stop"} and not order.triggered:
+    if order.type in _STOPS and not order.triggered:
         return None
     price = quote.ask if order.side == "buy" else quote.bid
-    limit = order.limit_price
+    limit = order.limit_price or order.collar_price
     if limit is None or (limit >= price if order.side == "buy" else limit <= price):
         return price
     return None
+
+
+def collar(stop_price: Decimal) -> Decimal:
+    """The limit that Alpaca gives a buy stop that goes off: 4 % above it, 2.5 % from $50."""
+    part = Decimal("1.04") if stop_price < 50 else Decimal("1.025")
+    return (stop_price * part).quantize(_CENT, ROUND_DOWN)
 
 
 def sets_off(order: Order, quote: Quote) -> bool:

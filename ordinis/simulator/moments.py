@@ -3,9 +3,7 @@
 Must never round: a timestamp that was sent comes back as the same integer.
 """
 
-import os
 import re
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -13,22 +11,12 @@ Clock = Callable[[], int]  # nanoseconds since 1970, UTC
 
 SECOND = 1_000_000_000
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's, as ULIDs use it
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]  # two digits, 10 bits
+_SHIFTS = range(120, -10, -10)
 _RFC3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9})\d*)?(Z|z|[+-]\d{2}:?\d{2})?)?"
 )
 _whole_seconds: dict[int, str] = {}
-
-
-def rising_clock() -> Clock:
-    """The wall clock, never twice the same: events of one process keep their order by time."""
-    last = 0
-
-    def now() -> int:
-        nonlocal last
-        last = max(last + 1, time.time_ns())
-        return last
-
-    return now
 
 
 def text(moment: int) -> str:
@@ -68,11 +56,11 @@ def compact_text(moment: int) -> str:
     return f"{stamp}{moment % SECOND // 1_000_000:03d}"
 
 
-def next_ulid(moment: int, last: int) -> int:
+def next_ulid(moment: int, last: int, noise: bytes) -> int:
     """A ULID as an integer, always above `last`, also when the clock went back."""
-    fresh = (moment // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
+    fresh = (moment // 1_000_000 << 80) | int.from_bytes(noise, "big")
     return max(fresh, last + 1)
 
 
 def ulid_text(value: int) -> str:
-    return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -5, -5))
+    return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])

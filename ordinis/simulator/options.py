@@ -1,7 +1,8 @@
 """What can be tuned while the simulator runs.
 
 Durations are seconds. None of these change what is right, only how fast and how fully things
-happen; faults, which do things wrong on purpose, are in `faults`.
+happen, and which of the venue's habits hold where they are contested; faults, which do things wrong
+on purpose, are in `faults`.
 """
 
 from collections.abc import Mapping
@@ -21,9 +22,14 @@ class Options:
     partial_fill_probability: float = 0.0
     rate_limit: int = 1_000_000  # requests a minute and key; 0 is none
     stream_limit: int = 0  # connections to the stream at once; 0 is no limit
+    sse: bool = True  # whether there are event sources; without, they are 404
+    sse_heartbeat: float = 15.0  # between two signs of life of a quiet event source
     # Buying power is 4 x (equity - margin held). "intraday" holds 25 % of each position, so that
     # a fill ties up exactly what its open order did; "maintenance" holds maintenance_margin.
     buying_power_margin: str = "intraday"
+    cat_fee: bool = False  # whether a buy must be able to pay $0.000003 a share on top
+    extended_hours_gtc: bool = True  # Alpaca's own texts contradict each other here
+    done_for_day: bool = False  # whether the close tells it, before day orders expire
 
     def change(self, values: Mapping[str, Any]) -> None:
         """Raises ValueError, having changed nothing, for an unknown name or a bad value."""
@@ -38,12 +44,17 @@ class Options:
                     raise ValueError("buying_power_margin is intraday or maintenance")
                 accepted[name] = value
                 continue
+            if kind is bool:
+                if not isinstance(value, bool):
+                    raise ValueError(f"{name} is true or false")
+                accepted[name] = value
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
                 raise ValueError(f"{name} must be a number, 0 or more")
             if name == "partial_fill_probability" and value > 1:
                 raise ValueError("partial_fill_probability must be at most 1")
-            if name == "tick_seconds" and value < 0.001:
-                raise ValueError("tick_seconds must be at least 0.001; hold the prices instead")
+            if name in {"tick_seconds", "sse_heartbeat"} and value < 0.001:
+                raise ValueError(f"{name} must be at least 0.001")
             accepted[name] = int(value) if kind is int else float(value)
         for name, value in accepted.items():
             setattr(self, name, value)

@@ -5,7 +5,8 @@ wire in `wire`.
 """
 
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
@@ -16,6 +17,10 @@ TERMINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 
 NANO_SHARE = Decimal("0.000000001")
 NONE = Decimal(0)
+
+
+def is_open(status: str) -> bool:
+    return status not in TERMINAL
 
 
 def shares_for(dollars: Decimal, price: Decimal) -> Decimal:
@@ -63,6 +68,8 @@ class Order:
     parent: str | None = None  # the order whose leg this is
     legs: tuple[str, ...] = ()
     triggered: bool = False  # a stop that went off
+    collar_price: Decimal | None = None  # what a buy stop that went off pays at most
+    busted: tuple[str, ...] = ()  # executions that were taken back or corrected
     eligible_at: int = 0  # the venue does not match it before this moment
     estimate: Decimal = NONE  # shares that a dollar order will come to
     reserve_price: Decimal = NONE  # buying power that one open share ties up
@@ -79,7 +86,7 @@ class Order:
 
     @property
     def is_open(self) -> bool:
-        return self.status not in TERMINAL
+        return is_open(self.status)
 
     @property
     def opens(self) -> bool:
@@ -93,17 +100,29 @@ class Order:
         return (self.filled_value / self.filled_qty).quantize(NANO_SHARE)
 
     def to_row(self) -> str:
-        return json.dumps({name: getattr(self, name) for name in _NAMES}, default=str)
+        """Without what is as it was at first, for half the size and time."""
+        values = {}
+        for name, initial in _INITIAL:
+            value = getattr(self, name)
+            if value is not initial:
+                values[name] = value
+        return json.dumps(values, default=str)
 
     @classmethod
-    def from_row(cls, row: str) -> "Order":
-        values: dict[str, Any] = json.loads(row)
-        for name in _DECIMALS:
+    def from_values(cls, row: Mapping[str, Any]) -> "Order":
+        """From a row once it is read; what is not in it is as it was at first."""
+        values: dict[str, Any] = dict.fromkeys(_NEEDED) | dict(row)
+        for name in _DECIMALS & values.keys():
             if values[name] is not None:
                 values[name] = Decimal(values[name])
-        values["legs"] = tuple(values["legs"])
+        for name in _TUPLES & values.keys():
+            values[name] = tuple(values[name])
         return cls(**values)
 
 
-_NAMES = tuple(field.name for field in fields(Order))
-_DECIMALS = tuple(field.name for field in fields(Order) if "Decimal" in str(field.type))
+_NEEDED = tuple(field.name for field in fields(Order) if field.default is MISSING)
+_INITIAL = tuple(
+    (field.name, None if field.default is MISSING else field.default) for field in fields(Order)
+)
+_DECIMALS = {field.name for field in fields(Order) if "Decimal" in str(field.type)}
+_TUPLES = {field.name for field in fields(Order) if "tuple" in str(field.type)}

@@ -13,8 +13,12 @@ from ordinis.simulator.symbols import Asset
 
 _CENT = Decimal("0.01")
 _ZERO = Decimal(0)
-_MULTIPLIER = 4
 _INTRADAY_RATE = Decimal("0.25")
+_LEAST_FOR_MARGIN = Decimal(2_000)  # of equity; below it the account is one of cash
+# From this much debt, a position of that share of all is held at the higher rate.
+_CONCENTRATED, _CONCENTRATED_RATE = Decimal("0.7"), Decimal("0.5")
+_DEBIT = Decimal(100_000)
+_RESTRICTED = 6  # times the equity in positions, and only closing is allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class _Worth:
 
 def maintenance_rate(asset: Asset, price: Decimal, *, short: bool) -> Decimal:
     """Alpaca's table of 2026-09, as a share of the market value."""
+    if not asset.marginable and not short:
+        return Decimal(1)
     if short:
         if price < 5:
             return max(Decimal("2.5") / price, Decimal(1))
@@ -66,6 +72,7 @@ class Portfolio:
     def __init__(self, cash: Decimal) -> None:
         self.cash = cash
         self.last_equity = cash  # at the last close, as far as this account knows
+        self.last_maintenance_margin = _ZERO
         self.pinned_buying_power: Decimal | None = None
         self.reserved = _ZERO  # by open orders; kept by the venue
         self._positions: dict[str, Position] = {}
@@ -115,11 +122,12 @@ class Portfolio:
         if position is None:
             return
         value = position.qty * price
-        maintenance = abs(value) * maintenance_rate(asset, price, short=value < 0)
+        rate = maintenance_rate(asset, price, short=value < 0)
+        maintenance = abs(value) * rate
         worth = _Worth(
             long=max(value, _ZERO),
             short=min(value, _ZERO),
-            initial=max(abs(value) / 2, maintenance),
+            initial=max(abs(value) / (2 if asset.marginable else 1), maintenance),
             maintenance=maintenance,
         )
         self._worths[asset.symbol] = worth
@@ -139,22 +147,60 @@ class Portfolio:
 
     @property
     def maintenance_margin(self) -> Decimal:
-        return self._total.maintenance
+        return self._total.maintenance + self._for_concentration()
+
+    def _for_concentration(self) -> Decimal:
+        """What one position that outweighs the rest must be held at beyond its own rate."""
+        if self.cash > -_DEBIT:
+            return _ZERO
+        largest = max(self._worths.values(), key=lambda it: it.long - it.short, default=_Worth())
+        value, all_of_it = largest.long - largest.short, self.gross_value
+        if not all_of_it or value < _CONCENTRATED * all_of_it:
+            return _ZERO
+        return max(value * _CONCENTRATED_RATE - largest.maintenance, _ZERO)
+
+    @property
+    def gross_value(self) -> Decimal:
+        """Of all positions, short ones counted as if they were long."""
+        return self._total.long - self._total.short
 
     @property
     def equity(self) -> Decimal:
         return self.cash + self._total.long + self._total.short
 
-    def buying_power(self, margin: str) -> Decimal:
+    @property
+    def is_restricted(self) -> bool:
+        """Whether there is so much in positions that only closing is allowed."""
+        return self.gross_value > 0 and self.gross_value >= _RESTRICTED * self.equity
+
+    @property
+    def may_short(self) -> bool:
+        return self.equity >= _LEAST_FOR_MARGIN
+
+    def multiplier(self, most: int) -> int:
+        """How many times the equity may be in positions: 1, 2 or 4."""
+        return most if self.may_short else 1
+
+    def cash_buying_power(self) -> Decimal:
+        """For what cannot be bought on margin."""
+        return max(self.cash - self.reserved, _ZERO)
+
+    def buying_power(self, margin: str, most: int) -> Decimal:
         """Four times what the margin leaves of the equity, less what open orders hold.
 
+        Twice what the initial margin leaves, or the cash alone, where the multiplier is less.
         Pinned, it is that figure and nothing else.
         """
         if self.pinned_buying_power is not None:
             return self.pinned_buying_power
-        if margin == "maintenance":
-            held = self._total.maintenance
+        multiplier = self.multiplier(most)
+        if multiplier == 1:
+            return self.cash_buying_power().quantize(_CENT, "ROUND_DOWN")
+        if multiplier == 2:
+            held = self._total.initial
+        elif margin == "maintenance":
+            held = self.maintenance_margin
         else:
-            held = (self._total.long - self._total.short) * _INTRADAY_RATE
-        free = _MULTIPLIER * max(self.equity - held, _ZERO) - self.reserved
+            held = self.gross_value * _INTRADAY_RATE
+        free = multiplier * max(self.equity - held, _ZERO) - self.reserved
         return max(free, _ZERO).quantize(_CENT, "ROUND_DOWN")

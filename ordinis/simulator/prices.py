@@ -34,6 +34,7 @@ class _Walk:
     middle: Decimal
     anchor: Decimal
     quote: Quote
+    close: Decimal  # the last price of the day before
 
 
 def _quote_around(middle: Decimal) -> Quote:
@@ -55,7 +56,7 @@ class Prices:
 
     def add(self, asset: Asset) -> None:
         price = asset.start_price
-        self._walks[asset.symbol] = _Walk(price, price, _quote_around(price))
+        self._walks[asset.symbol] = _Walk(price, price, _quote_around(price), price)
 
     def __getitem__(self, symbol: str) -> Quote:
         return self._walks[symbol].quote
@@ -64,7 +65,23 @@ class Prices:
         """Put a quote in place; the walk goes on from its middle and stays near it."""
         middle = (bid + ask) / 2
         last = middle.quantize(_CENT if middle >= 1 else Decimal("0.0001"), ROUND_HALF_UP)
-        self._walks[symbol] = _Walk(middle, middle, Quote(bid, ask, last))
+        close = self._walks[symbol].close
+        self._walks[symbol] = _Walk(middle, middle, Quote(bid, ask, last), close)
+
+    def lastday(self, symbol: str) -> Decimal:
+        """The price at the last close."""
+        return self._walks[symbol].close
+
+    def mark_close(self) -> None:
+        for walk in self._walks.values():
+            walk.close = walk.quote.last
+
+    def split(self, symbol: str, ratio: Decimal) -> None:
+        """So many shares for each one there was: every price falls by as much."""
+        walk = self._walks[symbol]
+        close = (walk.close / ratio).quantize(_FINE)
+        middle = (walk.middle / ratio).quantize(_FINE)
+        self._walks[symbol] = _Walk(middle, middle, _quote_around(middle), close)
 
     def tick(self) -> None:
         """Move every price once."""
@@ -82,7 +99,9 @@ class Prices:
             "seed": self.seed,
             "ticks": self.ticks,
             "walks": {
-                symbol: [str(part) for part in (w.middle, w.anchor, w.quote.bid, w.quote.ask)]
+                symbol: [
+                    str(part) for part in (w.middle, w.anchor, w.quote.bid, w.quote.ask, w.close)
+                ]
                 for symbol, w in self._walks.items()
             },
         }
@@ -90,6 +109,8 @@ class Prices:
     def load(self, stored: Mapping[str, Any]) -> None:
         self.seed, self.ticks = stored["seed"], stored["ticks"]
         for symbol, parts in stored["walks"].items():
-            middle, anchor, bid, ask = map(Decimal, parts)
+            middle, anchor, bid, ask, *close = map(Decimal, parts)
             self.set(symbol, bid, ask)
-            self._walks[symbol].middle, self._walks[symbol].anchor = middle, anchor
+            walk = self._walks[symbol]
+            walk.middle, walk.anchor = middle, anchor
+            walk.close = close[0] if close else walk.close

@@ -123,3 +123,9 @@ def not_replaceable(status: str) -> Refusal:
     if status == "accepted":
         return invalid("cannot replace order in accepted status")
     return invalid("order is not open")
+
+
+def beyond_base(field: str, base: Decimal, *, above: bool) -> Refusal:
+    """An exit on the wrong side of the price that its group starts from."""
+    bound = ">= base_price + 0.01" if above else "<= base_price - 0.01"
+    return Refusal(422, 42210000, f"{field} must be {bound}", base_price=plain(base))

@@ -8,13 +8,20 @@ from typing import Any
 
 from aiohttp import web
 
-from ordinis.simulator import moments, refusals, wire
-from ordinis.simulator.gate import answer
+from ordinis.simulator import holidays, moments, refusals, wire, wire_market
+from ordinis.simulator.activities import FILL, NON_TRADE, ActivityQuery, kinds_of
+from ordinis.simulator.mangle import answer
+from ordinis.simulator.query import LAG, choice, moment, whole_number
 from ordinis.simulator.request import json_body
-from ordinis.simulator.rest import choice, moment, whole_number
 from ordinis.simulator.runtime import Runtime
 from ordinis.simulator.symbols import Asset
 from ordinis.simulator.venue import Venue
+
+_CHOICES: dict[str, set[object]] = {
+    "max_margin_multiplier": {"1", "2", "4"},
+    "trade_confirm_email": {"all", "none"},
+    "max_options_trading_level": {0, 1, 2, 3},
+}
 
 
 class Reports:
@@ -45,64 +52,57 @@ class Reports:
         return self._runtime.exchange.venue
 
     async def account(self, _request: web.Request) -> web.Response:
-        venue = self._venue
-        return answer(
-            wire.account(
-                venue.portfolio,
-                margin=venue.options.buying_power_margin,
-                opened_at=venue.opened_at,
-                today=venue.market.today(self._runtime.clock()),
-                settings=venue.configuration,
-            )
-        )
+        return answer(self._runtime.account())
 
     async def configurations(self, _request: web.Request) -> web.Response:
         return answer(self._venue.configuration)
 
     async def configure(self, request: web.Request) -> web.Response:
-        known = self._venue.configuration
+        known, wanted = self._venue.configuration, {}
         for name, value in json_body(await request.read()).items():
             # alpaca-py sends settings that Alpaca has removed, as nulls.
             if value is None or name not in known:
                 continue
-            if type(value) is not type(known[name]):
+            allowed = _CHOICES.get(name)
+            if type(value) is not type(known[name]) or (allowed and value not in allowed):
                 raise refusals.invalid(f"invalid {name}: {value}")
-            known[name] = value
+            wanted[name] = value
+        known.update(wanted)
+        self._venue.market.overnight = not known["disable_overnight_trading"]
         self._venue.changes.settings = True
         self._runtime.settle()
         return answer(known)
 
     async def activities(self, request: web.Request) -> web.Response:
         """Newest first unless asked otherwise; the page token is the last item's id."""
-        query = request.query
-        kinds = request.match_info.get("kind") or query.get("activity_types") or "FILL"
-        if "FILL" not in kinds.split(","):
-            return answer([])
-        size = whole_number(query, "page_size", default=100, most=100)
-        after, until = moment(query, "after"), moment(query, "until")
-        # Moments of one form and zone sort as text.
-        first = None if after is None else moments.text(after)
-        end = None if until is None else moments.text(until)
-        day = query.get("date")
-        found = [
-            activity
-            for activity in self._venue.activities
-            if (first is None or activity["transaction_time"] > first)
-            and (end is None or activity["transaction_time"] < end)
-            and (not day or activity["transaction_time"].startswith(day))
-        ]
-        if choice(query, "direction", "desc", "asc") == "desc":
-            found.reverse()
-        token = query.get("page_token")
-        if token:
-            places = [place for place, activity in enumerate(found) if activity["id"] == token]
-            if not places:
-                raise refusals.invalid(f"invalid page_token: {token}")
-            found = found[places[0] + 1 :]
-        return answer(found[:size])
+        query, kind = request.query, request.match_info.get("kind")
+        types, category = kind or query.get("activity_types"), query.get("category")
+        if types and category:
+            raise refusals.invalid("category cannot be used with activity_types")
+        kinds = kinds_of(types) if types else None
+        if category:
+            choice(query, "category", "trade_activity", "non_trade_activity")
+            kinds = frozenset({FILL}) if category == "trade_activity" else NON_TRADE
+        until = moment(query, "until")
+        if lag := request.get(LAG):
+            seen_until = self._runtime.clock() - int(lag * moments.SECOND)
+            until = seen_until if until is None else min(until, seen_until)
+        day = moment(query, "date")
+        found = self._venue.activities.page(
+            ActivityQuery(
+                kinds=kinds,
+                after=moment(query, "after"),
+                until=until,
+                day=None if day is None else moments.text(day)[:10],
+                ascending=choice(query, "direction", "desc", "asc") == "asc",
+                size=whole_number(query, "page_size", default=100, most=100),
+                page_token=query.get("page_token"),
+            )
+        )
+        return answer(found)
 
     async def clock(self, _request: web.Request) -> web.Response:
-        return answer(wire.clock(self._venue.market, self._runtime.clock()))
+        return answer(wire_market.clock(self._venue.market, self._runtime.clock()))
 
     async def calendar(self, request: web.Request) -> web.Response:
         year = self._venue.market.today(self._runtime.clock()).year
@@ -110,8 +110,19 @@ class Reports:
             start = date.fromisoformat(request.query.get("start", f"{year}-01-01")[:10])
             end = date.fromisoformat(request.query.get("end", f"{year}-12-31")[:10])
         except ValueError as problem:
-            raise refusals.invalid(str(problem)) from None
-        return answer(wire.calendar(start, end))
+            raise refusals.malformed(str(problem)) from None
+        kind = choice(request.query, "date_type", "TRADING", "SETTLEMENT")
+        if kind == "SETTLEMENT":
+            # A day settles on the next: those that do so within the bounds.
+            start = holidays.previous_trading_day(start)
+            days = [
+                day
+                for day in holidays.trading_days(start, end)
+                if start < holidays.next_trading_day(day) <= end
+            ]
+        else:
+            days = list(holidays.trading_days(start, end))
+        return answer([wire_market.calendar_day(day) for day in days])
 
     def _asset(self, request: web.Request) -> Asset:
         reference = request.match_info["symbol"]
@@ -138,7 +149,7 @@ class Reports:
         return answer(wire.asset(self._asset(request)))
 
     def _latest(self, asset: Asset, kind: str) -> dict[str, Any]:
-        shape = wire.latest_quote if kind == "quote" else wire.latest_trade
+        shape = wire_market.latest_quote if kind == "quote" else wire_market.latest_trade
         return shape(self._venue.prices[asset.symbol], self._runtime.clock())
 
     def _latest_of_many(self, request: web.Request, kind: str) -> web.Response:

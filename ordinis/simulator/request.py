@@ -5,25 +5,30 @@ that fails here spends a client_order_id.
 """
 
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from ordinis.simulator import refusals
+from ordinis.simulator.groups import CLASSES
 from ordinis.simulator.order import NANO_SHARE
 from ordinis.simulator.symbols import Asset, Listing
 
 _TYPES = {"market", "limit", "stop", "stop_limit", "trailing_stop"}
-_TIMES_IN_FORCE = {"day", "gtc", "ioc", "fok"}
+_TIMES_IN_FORCE = {"day", "gtc", "ioc", "fok", "opg", "cls"}
+_AT_ONCE_OR_AUCTION = {"ioc", "fok", "opg", "cls"}
+_INTENTS = {"buy_to_open", "buy_to_close", "sell_to_open", "sell_to_close"}
 _FRACTIONAL_TYPES = {"market", "limit", "stop", "stop_limit"}
 _PRICES = ("limit_price", "stop_price", "trail_price")
 
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """A well-formed order; exactly one of `qty` and `notional` is set."""
+    """A well-formed order; exactly one of `qty` and `notional` is set.
+
+    An empty `client_order_id` or `position_intent` leaves it to the venue.
+    """
 
     asset: Asset
     side: str
@@ -41,6 +46,7 @@ class OrderRequest:
     take_profit_price: Decimal | None = None
     stop_loss_stop_price: Decimal | None = None
     stop_loss_limit_price: Decimal | None = None
+    position_intent: str = ""
 
     @property
     def is_fractional(self) -> bool:
@@ -93,16 +99,18 @@ def _positive(body: Mapping[str, Any], field: str) -> Decimal | None:
     return value
 
 
-def _prices(body: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Decimal | None]:
+def _prices(
+    body: Mapping[str, Any], fields: tuple[str, ...], within: str = ""
+) -> dict[str, Decimal | None]:
     prices = {field: _positive(body, field) for field in fields}
     for field, price in prices.items():
         if price is not None and price % Decimal("0.01" if price >= 1 else "0.0001"):
-            raise refusals.sub_penny(field, price)
+            raise refusals.sub_penny(within + field, price)
     return prices
 
 
 def _client_order_id(body: Mapping[str, Any]) -> str:
-    value = body.get("client_order_id") or str(uuid.uuid4())
+    value = body.get("client_order_id") or ""
     if not isinstance(value, str) or len(value) > 128:
         raise refusals.invalid("client_order_id must be no more than 128 characters")
     return value
@@ -148,17 +156,22 @@ def parse_order(body: Mapping[str, Any], listing: Listing) -> OrderRequest:
         extended_hours=body.get("extended_hours") is True,
         client_order_id=_client_order_id(body),
         order_class=_order_class(body),
-        take_profit_price=_prices(take_profit, ("limit_price",))["limit_price"],
-        stop_loss_stop_price=_prices(stop_loss, ("stop_price",))["stop_price"],
-        stop_loss_limit_price=_prices(stop_loss, ("limit_price",))["limit_price"],
+        take_profit_price=_prices(take_profit, ("limit_price",), "take_profit.")["limit_price"],
+        stop_loss_stop_price=_prices(stop_loss, ("stop_price",), "stop_loss.")["stop_price"],
+        stop_loss_limit_price=_prices(stop_loss, ("limit_price",), "stop_loss.")["limit_price"],
+        position_intent=_choice(body, "position_intent", _INTENTS)
+        if body.get("position_intent")
+        else "",
     )
     _check_prices(request)
+    _check_class(request)
     _check_fraction(request)
+    times = {"day", "gtc"}
     if request.extended_hours and (
-        request.type != "limit" or request.time_in_force not in {"day", "gtc"}
+        request.type != "limit" or request.time_in_force not in times or request.order_class
     ):
         raise refusals.invalid("extended hours order must be DAY limit orders")
-    if request.time_in_force in {"ioc", "fok"} and request.type not in {"market", "limit"}:
+    if request.time_in_force in _AT_ONCE_OR_AUCTION and request.type not in {"market", "limit"}:
         raise refusals.invalid(f"{request.time_in_force} orders must be market or limit orders")
     return request
 
@@ -167,8 +180,8 @@ def _order_class(body: Mapping[str, Any]) -> str:
     value = body.get("order_class") or ""
     if value in {"", "simple"}:
         return ""
-    if value == "oco":
-        return "oco"
+    if value in CLASSES:
+        return str(value)
     raise refusals.invalid(f"order_class {value} is not offered by this simulator")
 
 
@@ -192,13 +205,29 @@ def _check_prices(request: OrderRequest) -> None:
         raise refusals.invalid("trailing stop orders require one of trail_price and trail_percent")
     if request.type == "trailing_stop" and request.time_in_force not in {"day", "gtc"}:
         raise refusals.invalid("trailing stop orders must be DAY or GTC orders")
-    if request.order_class == "oco":
-        if request.type != "limit" or request.time_in_force not in {"day", "gtc"}:
-            raise refusals.invalid("oco orders must be DAY or GTC limit orders")
-        if request.take_profit_price is None or request.stop_loss_stop_price is None:
-            raise refusals.invalid(
-                "oco orders require take_profit.limit_price and stop_loss.stop_price"
-            )
+
+
+def _check_class(request: OrderRequest) -> None:
+    """Which exits a group needs, and when it may be sent."""
+    kind, profit = request.order_class, request.take_profit_price
+    stop = request.stop_loss_stop_price
+    if not kind:
+        return
+    if request.time_in_force not in {"day", "gtc"}:
+        raise refusals.invalid(f"{kind} orders must be DAY or GTC orders")
+    if request.type == "trailing_stop":
+        raise refusals.invalid("trailing stop orders must be simple orders")
+    if kind == "oco" and request.type != "limit":
+        raise refusals.invalid("oco orders must be limit orders")
+    if request.stop_loss_limit_price is not None and stop is None:
+        raise refusals.invalid("stop_loss.limit_price requires stop_loss.stop_price")
+    if kind == "oto":
+        if (profit is None) == (stop is None):
+            raise refusals.invalid("oto orders require either take_profit or stop_loss")
+    elif profit is None or stop is None:
+        raise refusals.invalid(
+            f"{kind} orders require take_profit.limit_price and stop_loss.stop_price"
+        )
 
 
 def _check_fraction(request: OrderRequest) -> None:

@@ -4,49 +4,20 @@ Holds no rules of trading. Every change is stored before its answer is made.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from aiohttp import web
 
-from ordinis.simulator import moments, refusals, wire
+from ordinis.simulator import holding, moments, refusals, wire
 from ordinis.simulator.book import OrderQuery
-from ordinis.simulator.gate import answer
-from ordinis.simulator.order import Order
+from ordinis.simulator.mangle import answer
+from ordinis.simulator.order import Order, is_open
+from ordinis.simulator.portfolio import Position
+from ordinis.simulator.query import LAG, choice, moment, whole_number, yes
 from ordinis.simulator.refusals import Refusal
 from ordinis.simulator.request import decimal, json_body, parse_order, parse_replace
 from ordinis.simulator.runtime import Runtime
 from ordinis.simulator.venue import Venue
-
-
-def yes(query: Mapping[str, str], name: str) -> bool:
-    """alpaca-py writes booleans as Python does."""
-    return query.get(name, "").lower() == "true"
-
-
-def moment(query: Mapping[str, str], name: str) -> int | None:
-    text = query.get(name)
-    if not text:
-        return None
-    try:
-        return moments.parse(text)
-    except ValueError:
-        raise refusals.invalid(f"invalid {name}: {text}") from None
-
-
-def whole_number(query: Mapping[str, str], name: str, *, default: int, most: int) -> int:
-    text = query.get(name)
-    if not text:
-        return default
-    if not text.isdecimal() or not 1 <= int(text) <= most:
-        raise refusals.invalid(f"{name} must be between 1 and {most}")
-    return int(text)
-
-
-def choice(query: Mapping[str, str], name: str, *options: str) -> str:
-    """The first option is the default."""
-    value = query.get(name) or options[0]
-    if value not in options:
-        raise refusals.invalid(f"invalid {name}: {value}")
-    return value
 
 
 def order_query(query: Mapping[str, str]) -> OrderQuery:
@@ -105,8 +76,23 @@ class Trading:
 
     async def list_orders(self, request: web.Request) -> web.Response:
         query = order_query(request.query)
+        if lag := request.get(LAG):
+            return answer(self._orders_before(query, lag))
         found = self._venue.book.select(query)
         return answer([self._order(order, nested=query.nested) for order in found])
+
+    def _orders_before(self, query: OrderQuery, lag: float) -> list[wire.Json]:
+        """The list as it was so many seconds ago."""
+        earlier = self._runtime.orders_at(self._runtime.clock() - int(lag * moments.SECOND))
+        everything = replace(query, status="all", limit=len(self._venue.book) + 1)
+        rows: list[wire.Json] = []
+        for order in self._venue.book.select(everything):
+            row = earlier.get(order.id)
+            if row is None:
+                row = self._order(order, nested=query.nested)
+            if row and query.status in {"all", "open" if is_open(row["status"]) else "closed"}:
+                rows.append(row)
+        return rows[: query.limit]
 
     async def get_order(self, request: web.Request) -> web.Response:
         order = self._runtime.exchange.find(request.match_info["order_id"])
@@ -147,11 +133,16 @@ class Trading:
         held = self._runtime.listed_positions().get(symbol)
         if held is None:
             raise refusals.position_not_found()
+        return self._position_json(held)
+
+    def _position_json(self, held: Position) -> wire.Json:
+        venue, symbol = self._venue, held.symbol
         return wire.position(
             held,
-            self._venue.listing[symbol],
-            self._venue.prices[symbol],
-            self._venue.available(symbol),
+            venue.listing[symbol],
+            price=venue.prices[symbol].last,
+            lastday=venue.prices.lastday(symbol),
+            available=holding.available(venue, symbol),
         )
 
     def _symbol(self, request: web.Request) -> str:
@@ -161,8 +152,9 @@ class Trading:
             raise refusals.Refusal(404, 40410000, f"symbol not found: {reference}")
         return asset.symbol
 
-    async def list_positions(self, _request: web.Request) -> web.Response:
-        return answer([self._position(symbol) for symbol in self._runtime.listed_positions()])
+    async def list_positions(self, request: web.Request) -> web.Response:
+        listed = self._runtime.listed_positions(request.get(LAG, 0))
+        return answer([self._position_json(held) for held in listed.values()])
 
     async def get_position(self, request: web.Request) -> web.Response:
         return answer(self._position(self._symbol(request)))

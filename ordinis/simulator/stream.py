@@ -11,8 +11,10 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from ordinis.simulator.faults import Faults
+from ordinis.simulator.history import Told
 
 _CHANNEL = "trade_updates"
+_UNHEARD_OF = "pending_quantum"
 
 
 class _Client:
@@ -24,6 +26,8 @@ class _Client:
         self.queue: asyncio.Queue[bytes] = asyncio.Queue()
         self.authorized = False
         self.listening = False
+        self._thawed = asyncio.Event()
+        self._thawed.set()
 
     def send(self, message: dict[str, Any]) -> None:
         self.queue.put_nowait(json.dumps(message).encode())
@@ -32,9 +36,22 @@ class _Client:
         """Send what is queued, until the connection ends."""
         try:
             while True:
-                await self.socket.send_bytes(await self.queue.get())
+                message = await self.queue.get()
+                await self._thawed.wait()
+                await self.socket.send_bytes(message)
         except ConnectionError:
             return  # the reader notices too and cleans up
+
+    def freeze(self) -> None:
+        """Half open: nothing is read, not even a ping, and nothing is sent."""
+        self._thawed.clear()
+        if isinstance(self.transport, asyncio.Transport):
+            self.transport.pause_reading()
+
+    def thaw(self) -> None:
+        if isinstance(self.transport, asyncio.Transport) and not self.transport.is_closing():
+            self.transport.resume_reading()
+        self._thawed.set()
 
 
 class Stream:
@@ -43,33 +60,52 @@ class Stream:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self._clients: set[_Client] = set()
-        self._kept_back: dict[str, Any] | None = None
+        self._kept_back: bytes | None = None
+        self._shut_until = 0.0
         self.connection_limit = 0
 
     @property
     def listeners(self) -> int:
         return sum(client.listening for client in self._clients)
 
-    def publish(self, events: list[dict[str, Any]]) -> None:
-        """Hand events to every listener; a fault may swallow, repeat or reorder them."""
+    def publish(self, events: list[Told]) -> None:
+        """Hand events to every listener; a fault may swallow, repeat, delay or garble them."""
         for event in events:
-            if self._faults.for_stream("stream_mute"):
-                continue
-            self._send(event)
-            if self._faults.for_stream("stream_duplicate"):
-                self._send(event)
+            if self._faults.idle and self._kept_back is None:
+                self._send(event.body)
+            else:
+                self._publish_faultily(event.body)
 
-    def _send(self, event: dict[str, Any]) -> None:
-        if self._kept_back is None and self._faults.for_stream("stream_swap"):
-            self._kept_back = event
+    def _publish_faultily(self, body: bytes) -> None:
+        text, fault = body.decode(), self._faults.for_event
+        if fault("stream_mute", text):
+            return
+        if fault("stream_unknown_event", text):
+            body = json.dumps({**json.loads(body), "event": _UNHEARD_OF}).encode()
+        if fault("stream_unknown_status", text):
+            event = json.loads(body)
+            event["order"]["status"] = _UNHEARD_OF
+            body = json.dumps(event).encode()
+        if fault("stream_garbage", text):
+            body = body[: len(body) // 2]
+        if delay := fault("stream_delay", text):
+            asyncio.get_running_loop().call_later(delay.seconds, self._send, body)
+            return
+        times = 2 if fault("stream_duplicate", text) else 1
+        if self._kept_back is None and fault("stream_swap", text):
+            self._kept_back = body
             return
         late, self._kept_back = self._kept_back, None
-        for body in (event, late):
-            if body is not None:
-                frame = json.dumps({"stream": _CHANNEL, "data": body}).encode()
-                for client in self._clients:
-                    if client.listening:
-                        client.queue.put_nowait(frame)
+        for _ in range(times):
+            self._send(body)
+        if late is not None:
+            self._send(late)
+
+    def _send(self, body: bytes) -> None:
+        frame = b'{"stream":"%s","data":%s}' % (_CHANNEL.encode(), body)
+        for client in self._clients:
+            if client.listening:
+                client.queue.put_nowait(frame)
 
     def abort(self) -> None:
         """Cut every connection without a farewell."""
@@ -77,7 +113,26 @@ class Stream:
             if client.transport is not None:
                 client.transport.abort()
 
+    def shut(self, seconds: float) -> None:
+        """Cut every connection, and take no new one for a while."""
+        self._shut_until = asyncio.get_running_loop().time() + seconds
+        self.abort()
+
+    def freeze(self, seconds: float) -> None:
+        """Leave every connection half open for a while; new ones work."""
+        frozen = list(self._clients)
+        for client in frozen:
+            client.freeze()
+
+        def thaw() -> None:
+            for client in frozen:
+                client.thaw()
+
+        asyncio.get_running_loop().call_later(seconds, thaw)
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        if asyncio.get_running_loop().time() < self._shut_until:
+            return web.Response(status=503, text="service unavailable")
         if self.connection_limit and len(self._clients) >= self.connection_limit:
             return web.Response(status=429, text="connection limit exceeded")
         client = _Client(request)

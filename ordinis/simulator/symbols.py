@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 _NAMESPACE = uuid.UUID("6f0f3f1e-51a1-4b7e-9d5c-0a1b2c3d4e5f")
@@ -68,6 +69,11 @@ TECL|ARCA|87.66|Direxion Daily Technology Bull 3X Shares
 """
 
 
+@cache
+def _id_of(symbol: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, symbol))
+
+
 @dataclass(frozen=True, slots=True)
 class Asset:
     """One instrument; `leverage` 3 marks a threefold fund, whose margin is 75 %."""
@@ -80,12 +86,13 @@ class Asset:
     fractionable: bool = True
     shortable: bool = True
     tradable: bool = True
+    marginable: bool = True  # else it is bought with cash alone
     listed_by_hand: bool = False  # while it ran, so that a restart must list it again
 
     @property
     def id(self) -> str:
         """Always the same for a symbol, so that a restart changes nothing."""
-        return str(uuid.uuid5(_NAMESPACE, self.symbol))
+        return _id_of(self.symbol)
 
     def to_row(self) -> dict[str, Any]:
         return {**asdict(self), "start_price": str(self.start_price)}

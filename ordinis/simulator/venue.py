@@ -5,16 +5,19 @@ what must be stored and what must be streamed can't be forgotten. Pure: no input
 waiting. When things happen is decided in `steps`, whether they may in `checks`.
 """
 
-import random
-import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
-from ordinis.simulator import moments, wire
+from ordinis.simulator import moments, wire, wire_activities
+from ordinis.simulator.activities import ActivityLog
 from ordinis.simulator.book import Book
-from ordinis.simulator.market import Market, next_trading_day
+from ordinis.simulator.changes import Changes
+from ordinis.simulator.draws import Draws
+from ordinis.simulator.faults import Fault
+from ordinis.simulator.history import ACTIVITIES, TRADES, Event
+from ordinis.simulator.holidays import next_trading_day
+from ordinis.simulator.market import Market
 from ordinis.simulator.moments import Clock
 from ordinis.simulator.options import Options
 from ordinis.simulator.order import NONE, Order
@@ -35,28 +38,6 @@ _MOMENTS = {
 }
 
 
-@dataclass(slots=True)
-class Changes:
-    """What must be stored before anybody is told."""
-
-    orders: dict[str, Order] = field(default_factory=dict)
-    positions: set[str] = field(default_factory=set)
-    activities: list[Json] = field(default_factory=list)
-    account: bool = False
-    prices: bool = False
-    settings: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(
-            self.orders
-            or self.positions
-            or self.activities
-            or self.account
-            or self.prices
-            or self.settings
-        )
-
-
 def default_configuration() -> dict[str, Any]:
     return {
         "no_shorting": False,
@@ -70,12 +51,18 @@ def default_configuration() -> dict[str, Any]:
     }
 
 
+def _no_fault(_kind: str, _order: Order) -> Fault | None:
+    return None
+
+
 class Venue:
     """One account at one exchange."""
 
     def __init__(self, clock: Clock, seed: int, cash: Decimal = INITIAL_CASH) -> None:
         self.clock = clock
-        self.random = random.Random(seed)  # for chance only; identities are never seeded
+        self.draws = Draws(seed)
+        # Whether the venue is to do something wrong with an order: the faults' to say.
+        self.fault: Callable[[str, Order], Fault | None] = _no_fault
         self.listing = Listing()
         self.prices = Prices(seed, self.listing)
         self.market = Market()
@@ -83,17 +70,18 @@ class Venue:
         self.portfolio = Portfolio(cash)
         self.configuration = default_configuration()
         self.book = Book()
-        self.activities: list[Json] = []
+        self.activities = ActivityLog()
         self.opened_at = clock()
+        self.open_until: int | None = None  # the end of the session that orders live in
         self.last_event_id = 0
         self.changes = Changes()
-        self.events: list[Json] = []
+        self.events: list[Event] = []
 
     def take_changes(self) -> Changes:
         changes, self.changes = self.changes, Changes()
         return changes
 
-    def take_events(self) -> list[Json]:
+    def take_events(self) -> list[Event]:
         events, self.events = self.events, []
         return events
 
@@ -127,8 +115,11 @@ class Venue:
         self.emit(order, event or status, now, **extra)
 
     def execute(self, order: Order, qty: Decimal, price: Decimal) -> str:
-        """Fill a part or all of an order; the execution's id."""
-        now, execution_id = self.clock(), str(uuid.uuid4())
+        """Fill a part or all of an order; the execution's id.
+
+        An order that ended before stays as it is unless this completes it: a late fill.
+        """
+        now, execution_id = self.clock(), self.draws.identity()
         order.filled_qty += qty
         order.filled_value += qty * price
         order.updated_at = order.filled_at = now
@@ -147,55 +138,85 @@ class Venue:
             qty=plain(qty),
             position_qty=plain(after),
             execution_id=execution_id,
-            settle_date=next_trading_day(self.market.today(now)).isoformat(),
+            settle_date=self.settles(now),
         )
         return execution_id
 
     def take_back(
-        self,
-        order: Order,
-        execution_id: str,
-        *,
-        qty: Decimal,
-        price: Decimal,
-        corrected: Decimal | None,
-    ) -> None:
-        """Bust an execution, or let it stand at a corrected price."""
-        now = self.clock()
+        self, order: Order, execution_id: str, *, qty: Decimal, price: Decimal, new: Decimal | None
+    ) -> str:
+        """Bust an execution, or let it stand at a new price; the id of this execution report."""
+        now, report_id = self.clock(), self.draws.identity()
+        event = "trade_bust" if new is None else "trade_correct"
         signed = qty if order.side == "buy" else -qty
         self._trade(order.symbol, -signed, price)
         order.filled_value -= qty * price
-        if corrected is None:
+        if new is None:
             order.filled_qty -= qty
         else:
-            self._trade(order.symbol, signed, corrected)
-            order.filled_value += qty * corrected
+            self._trade(order.symbol, signed, new)
+            order.filled_value += qty * new
+        order.busted += (execution_id,)
         order.updated_at = now
-        self.touch(order)
+        self._resettle(order)
+        told = price if new is None else new
+        moved = -qty if new is None else qty
         self.emit(
             order,
-            "trade_bust" if corrected is None else "trade_correct",
+            event,
             now,
             previous_execution_id=execution_id,
-            execution_id=str(uuid.uuid4()),
-            qty=plain(-qty if corrected is None else qty),
-            price=plain(price if corrected is None else corrected),
+            execution_id=report_id,
+            qty=plain(moved),
+            price=plain(told),
             position_qty=plain(self.portfolio.qty(order.symbol)),
         )
+        self.tell_activity(
+            now,
+            wire_activities.trade_event(
+                order, event, report_id, moved, told, previous_id=execution_id
+            ),
+        )
+        return report_id
+
+    def settles(self, moment: int) -> str:
+        """The date on which a trade of that moment settles."""
+        return next_trading_day(self.market.today(moment)).isoformat()
 
     def emit(self, order: Order, event: str, moment: int, **extra: object) -> None:
-        self.last_event_id = moments.next_ulid(moment, self.last_event_id)
+        """Put an event about an order on the order stream."""
+        event_id = self._next_event_id(moment)
+        body = {
+            "at": f"{moments.text(moment)[:-4]}Z",
+            "event_id": event_id,
+            "event": event,
+            "timestamp": moments.text(moment),
+            "order": wire.streamed_order(order, self.legs(order) if order.legs else ()),
+            **extra,
+        }
+        self.events.append(Event(TRADES, event_id, moment, order.id, body))
+
+    def tell_activity(self, moment: int, body: Json) -> None:
+        """Put an event on the stream of activities."""
+        event_id = self._next_event_id(moment)
+        common = {
+            "event_id": event_id,
+            "at": moments.text(moment),
+            "executed_at": moments.text(moment),
+            "settle_date": self.settles(moment),
+        }
+        self.events.append(Event(ACTIVITIES, event_id, moment, "", {**common, **body}))
+
+    def _next_event_id(self, moment: int) -> str:
+        self.last_event_id = moments.next_ulid(moment, self.last_event_id, self.draws.noise(10))
         self.changes.account = True
-        self.events.append(
-            {
-                "at": f"{moments.text(moment)[:-4]}Z",
-                "event_id": moments.ulid_text(self.last_event_id),
-                "event": event,
-                "timestamp": moments.text(moment),
-                "order": wire.streamed_order(order, self.legs(order)),
-                **extra,
-            }
-        )
+        return moments.ulid_text(self.last_event_id)
+
+    def book_activity(self, moment: int, row: Json, event: Json) -> None:
+        """Keep an activity for good, and tell of it."""
+        self.activities.add(row, moment)
+        self.changes.activities.append(row)
+        self.tell_activity(moment, event)
 
     def set_position(self, symbol: str, qty: Decimal, average_price: Decimal) -> None:
         """Without an order: a transfer or a corporate action."""
@@ -208,6 +229,13 @@ class Venue:
         self.portfolio.last_equity = self.portfolio.equity
         self.changes.account = True
 
+    def close_books(self) -> None:
+        """The day is over: what its last figures were is told from now on."""
+        self.portfolio.last_equity = self.portfolio.equity
+        self.portfolio.last_maintenance_margin = self.portfolio.maintenance_margin
+        self.prices.mark_close()
+        self.changes.account = self.changes.prices = True
+
     def revalue(self, symbols: Iterable[str] | None = None) -> None:
         """After prices moved: margin and equity of what is held."""
         held = [it.symbol for it in self.portfolio] if symbols is None else symbols
@@ -215,31 +243,10 @@ class Venue:
             self.portfolio.revalue(self.listing[symbol], self.prices[symbol].last)
         self.changes.prices = True
 
-    def committed(self, order: Order) -> Decimal:
-        """Shares that an open order holds, beyond what the order that it replaces holds."""
-        if order.replaces and order.status == "pending_new":
-            return max(order.remaining - self.book[order.replaces].remaining, NONE)
-        return order.remaining
-
-    def reducing(self, symbol: str, side: str) -> list[Order]:
-        """Open orders that take off the position; the leg of a pair counts with its parent."""
-        return [
-            order
-            for order in self.book.open(symbol)
-            if order.side == side
-            and not order.opens
-            and (order.parent is None or not self.book[order.parent].is_open)
-        ]
-
-    def available(self, symbol: str) -> Decimal:
-        """The signed quantity that no open order holds."""
-        qty = self.portfolio.qty(symbol)
-        side = "sell" if qty > 0 else "buy"
-        held = sum((self.committed(order) for order in self.reducing(symbol, side)), NONE)
-        return max(qty - held, NONE) if qty > 0 else min(qty + held, NONE)
-
     def buying_power(self) -> Decimal:
-        return self.portfolio.buying_power(self.options.buying_power_margin)
+        return self.portfolio.buying_power(
+            self.options.buying_power_margin, int(self.configuration["max_margin_multiplier"])
+        )
 
     def _trade(self, symbol: str, signed_qty: Decimal, price: Decimal) -> Decimal:
         after = self.portfolio.trade(symbol, signed_qty, price)
@@ -254,11 +261,11 @@ class Venue:
     def _record_fill(
         self, order: Order, moment: int, execution_id: str, qty: Decimal, price: Decimal
     ) -> None:
-        activity = wire.fill_activity(
+        row = wire_activities.fill(
             order, moment=moment, execution_id=execution_id, qty=qty, price=price
         )
-        self.activities.append(activity)
-        self.changes.activities.append(activity)
+        event = wire_activities.trade_event(order, "fill", execution_id, qty, price)
+        self.book_activity(moment, row, event)
 
     def _resettle(self, order: Order) -> None:
         self.book.sort(order)

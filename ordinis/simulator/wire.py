@@ -4,22 +4,29 @@ Only shapes: nothing is decided or changed here. Keys and nulls follow captures 
 paper venue.
 """
 
+import json
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
 from ordinis.simulator import moments
-from ordinis.simulator.market import NEW_YORK, Market, next_trading_day, trading_days
 from ordinis.simulator.order import Order
 from ordinis.simulator.portfolio import Portfolio, Position, maintenance_rate
-from ordinis.simulator.prices import Quote
 from ordinis.simulator.refusals import plain
 from ordinis.simulator.symbols import Asset
 
 Json = dict[str, Any]
+_encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 _CENT = Decimal("0.01")
 _FACTOR = Decimal("0.00001")
+
+
+ACCOUNT_ID = "5d5b2b4e-6f0a-4a55-9c2b-51a1d0000001"
+
+
+def encoded(body: object) -> bytes:
+    return _encode(body).encode()
 
 
 def _optional(value: Decimal | None) -> str | None:
@@ -82,8 +89,9 @@ def streamed_order(it: Order, legs: Iterable[Order] = ()) -> Json:
     return body
 
 
-def position(it: Position, asset: Asset, quote: Quote, available: Decimal) -> Json:
-    price, lastday = quote.last, asset.start_price
+def position(
+    it: Position, asset: Asset, *, price: Decimal, lastday: Decimal, available: Decimal
+) -> Json:
     value, cost = it.qty * price, it.qty * it.average_price
     profit, intraday = value - cost, it.qty * (price - lastday)
     return {
@@ -91,7 +99,7 @@ def position(it: Position, asset: Asset, quote: Quote, available: Decimal) -> Js
         "symbol": it.symbol,
         "exchange": asset.exchange,
         "asset_class": "us_equity",
-        "asset_marginable": True,
+        "asset_marginable": asset.marginable,
         "qty": plain(it.qty),
         "qty_available": plain(available),
         "avg_entry_price": plain(it.average_price),
@@ -108,13 +116,14 @@ def position(it: Position, asset: Asset, quote: Quote, available: Decimal) -> Js
     }
 
 
-def account(it: Portfolio, *, margin: str, opened_at: int, today: date, settings: Json) -> Json:
+def account(it: Portfolio, *, margin: str, opened_at: int, asof: date, settings: Json) -> Json:
     """The account, with every key that the paper venue sent in 2026-07 and no other."""
-    buying_power = plain(it.buying_power(margin))
+    most = int(settings["max_margin_multiplier"])
+    buying_power = plain(it.buying_power(margin, most))
     after_initial = max(it.equity - it.initial_margin, Decimal(0))
     equity = _cents(it.equity)
     return {
-        "id": "5d5b2b4e-6f0a-4a55-9c2b-51a1d0000001",
+        "id": ACCOUNT_ID,
         "admin_configurations": {},
         "user_configurations": None,
         "account_number": "PA3SIMULATED",
@@ -126,7 +135,7 @@ def account(it: Portfolio, *, margin: str, opened_at: int, today: date, settings
         "buying_power": buying_power,
         "regt_buying_power": _cents(2 * after_initial),
         "effective_buying_power": buying_power,
-        "non_marginable_buying_power": _cents(max(it.cash - it.reserved, Decimal(0))),
+        "non_marginable_buying_power": _cents(it.cash_buying_power()),
         "options_buying_power": _cents(after_initial),
         "cash": _cents(it.cash),
         "accrued_fees": "0",
@@ -136,8 +145,8 @@ def account(it: Portfolio, *, margin: str, opened_at: int, today: date, settings
         "account_blocked": False,
         "created_at": moments.text(opened_at),
         "trade_suspended_by_user": settings["suspend_trade"],
-        "multiplier": "4",
-        "shorting_enabled": not settings["no_shorting"],
+        "multiplier": str(it.multiplier(most)),
+        "shorting_enabled": it.may_short and not settings["no_shorting"],
         "equity": equity,
         "last_equity": _cents(it.last_equity),
         "long_market_value": _cents(it.long_value),
@@ -145,9 +154,9 @@ def account(it: Portfolio, *, margin: str, opened_at: int, today: date, settings
         "position_market_value": _cents(it.long_value - it.short_value),
         "initial_margin": _cents(it.initial_margin),
         "maintenance_margin": _cents(it.maintenance_margin),
-        "last_maintenance_margin": "0",
+        "last_maintenance_margin": _cents(it.last_maintenance_margin),
         "sma": _cents(max(it.equity - it.initial_margin, Decimal(0))),
-        "balance_asof": (today - timedelta(days=1)).isoformat(),
+        "balance_asof": asof.isoformat(),
         "crypto_tier": 0,
         "intraday_adjustments": "0",
         "pending_reg_taf_fees": "0",
@@ -165,7 +174,7 @@ def asset(it: Asset) -> Json:
         "name": it.name,
         "status": "active" if it.tradable else "inactive",
         "tradable": it.tradable,
-        "marginable": True,
+        "marginable": it.marginable,
         "maintenance_margin_requirement": int(long * 100),
         "margin_requirement_long": plain((long * 100).quantize(_CENT)),
         "margin_requirement_short": plain((short * 100).quantize(_CENT)),
@@ -174,75 +183,4 @@ def asset(it: Asset) -> Json:
         "borrow_status": "easy_to_borrow" if it.shortable else "hard_to_borrow",
         "fractionable": it.fractionable,
         "attributes": ["fractional_eh_enabled"] if it.fractionable else [],
-    }
-
-
-def fill_activity(
-    it: Order, *, moment: int, execution_id: str, qty: Decimal, price: Decimal
-) -> Json:
-    return {
-        "id": f"{moments.compact_text(moment)}::{execution_id}",
-        "activity_type": "FILL",
-        "transaction_time": moments.text(moment),
-        "type": "fill" if it.status == "filled" else "partial_fill",
-        "price": plain(price),
-        "qty": plain(qty),
-        "side": it.side,
-        "symbol": it.symbol,
-        "leaves_qty": plain(it.remaining),
-        "order_id": it.id,
-        "cum_qty": plain(it.filled_qty),
-        "order_status": it.status,
-    }
-
-
-def clock(market: Market, moment: int) -> Json:
-    """New York's own time, as Alpaca's clock tells it."""
-    local = datetime.fromtimestamp(moment // moments.SECOND, NEW_YORK).isoformat()
-    return {
-        "timestamp": f"{local[:19]}.{moment % moments.SECOND:09d}{local[19:]}",
-        "is_open": market.session(moment) == "open",
-        "next_open": market.next_open(moment).isoformat(),
-        "next_close": market.next_close(moment).isoformat(),
-    }
-
-
-def calendar(start: date, end: date) -> list[Json]:
-    return [
-        {
-            "date": day.isoformat(),
-            "open": "09:30",
-            "close": "16:00",
-            "session_open": "0400",
-            "session_close": "2000",
-            "settlement_date": next_trading_day(day).isoformat(),
-        }
-        for day in trading_days(start, end)
-    ]
-
-
-def latest_quote(it: Quote, moment: int) -> Json:
-    """A quote as Alpaca's data host sends it: numbers, not strings."""
-    return {
-        "t": moments.text(moment),
-        "ax": "V",
-        "ap": float(it.ask),
-        "as": 4,
-        "bx": "V",
-        "bp": float(it.bid),
-        "bs": 4,
-        "c": ["R"],
-        "z": "C",
-    }
-
-
-def latest_trade(it: Quote, moment: int) -> Json:
-    return {
-        "t": moments.text(moment),
-        "x": "V",
-        "p": float(it.last),
-        "s": 100,
-        "c": ["@"],
-        "i": moment % 10**12,
-        "z": "C",
     }

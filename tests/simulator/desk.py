@@ -1,25 +1,21 @@
 """What the simulator's tests do again and again: send an order, wait for its state."""
 
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import requests
 
 from tests.simulator_server import SimulatorServer
+from tests.waiting import until
 
 T = TypeVar("T")
 
 
 def wait_for(look: Callable[[], T | None], *, within: float = 5.0) -> T:
     """The first true value of `look`; fails when there is none in time."""
-    end = time.monotonic() + within
-    while True:
-        seen = look()
-        if seen:
-            return seen
-        assert time.monotonic() < end, f"still {seen!r} after {within} s"
-        time.sleep(0.002)
+    seen = until(look, seconds=within, every=0.002)
+    assert seen
+    return seen
 
 
 def send(sim: SimulatorServer, **fields: Any) -> requests.Response:

@@ -60,16 +60,16 @@ def test_an_open_buy_reserves_its_limit_and_a_cancel_gives_it_back(sim: Simulato
 
 
 def test_a_fill_at_the_limit_ties_up_what_the_open_order_did(sim: SimulatorServer) -> None:
-    sim.post("/sim/account", {"cash": "250"})
+    sim.post("/sim/account", {"cash": "2500"})
     sim.post("/sim/price", {"symbol": "ET", "bid": "16", "ask": "16"})
-    waiting = resting(sim, symbol="ET", qty="25", limit_price="15")
-    assert account(sim)["buying_power"] == "625"  # 4 x 250 less 375
+    waiting = resting(sim, symbol="ET", qty="250", limit_price="15")
+    assert account(sim)["buying_power"] == "6250"  # 4 x 2,500 less 3,750
 
     sim.post("/sim/price", {"symbol": "ET", "bid": "15", "ask": "15"})
 
     assert sim.get("/sim/state")["orders"][0]["id"] == waiting["id"]
     after = account(sim)
-    assert (after["cash"], after["buying_power"]) == ("-125", "625")
+    assert (after["cash"], after["buying_power"]) == ("-1250", "6250")
 
 
 def test_an_open_sale_of_shares_held_reserves_nothing(sim: SimulatorServer) -> None:

@@ -154,13 +154,13 @@ def test_buying_power_pinned_stays_where_it_is_until_released(sim: SimulatorServ
 
 
 def test_staging_the_cash_starts_the_session_from_there(sim: SimulatorServer) -> None:
-    sim.post("/sim/account", {"cash": "250"})
+    sim.post("/sim/account", {"cash": "2500"})
 
     staged = account(sim)
     assert (staged["equity"], staged["last_equity"], staged["buying_power"]) == (
-        "250",
-        "250",
-        "1000",
+        "2500",
+        "2500",
+        "10000",
     )
 
 

@@ -115,6 +115,29 @@ def test_every_answer_carries_a_request_id_and_the_rate_left(sim: SimulatorServe
     assert int(first["X-RateLimit-Remaining"]) - int(second["X-RateLimit-Remaining"]) in {1, -999}
 
 
+def test_the_rate_left_is_counted_by_key_and_minute(sim: SimulatorServer) -> None:
+    sim.post("/sim/options", {"rate_limit": 3})
+    sim.post("/sim/clock", {"hold": True, "set": "2026-07-24T14:00:30Z"})
+
+    def ask(key: str = "one") -> tuple[int, str, str, str]:
+        keys = {"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": "secret"}
+        answer = sim.trading("GET", "/v2/clock", headers=keys)
+        names = ("Limit", "Remaining", "Reset")
+        limit, remaining, reset = (answer.headers[f"X-RateLimit-{name}"] for name in names)
+        return answer.status_code, limit, remaining, reset
+
+    end, next_end = "1784901660", "1784901720"  # 14:01 and 14:02
+    assert [ask() for _ in range(4)] == [
+        (200, "3", "2", end),
+        (200, "3", "1", end),
+        (200, "3", "0", end),
+        (429, "3", "0", end),
+    ]
+    assert ask("two") == (200, "3", "2", end)
+    sim.post("/sim/clock", {"advance": 30})
+    assert ask() == (200, "3", "2", next_end)
+
+
 def test_a_listed_order_tells_the_same_as_a_single_one(sim: SimulatorServer) -> None:
     order = accepted(sim, limit_price="100", client_order_id="o1")
     sim.post("/sim/options", {"new_delay": 5})

@@ -1,7 +1,10 @@
 """The state survives a kill: a real `manage.py simulator` is killed and started again."""
 
+import contextlib
+import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +157,44 @@ def test_an_interrupt_ends_it_cleanly_and_fast(tmp_path: Path) -> None:
     process = Process(tmp_path / "state.sqlite3", _free_port())
 
     assert process.end(signal.SIGINT) == 0
+
+
+def test_a_saved_snapshot_is_what_another_simulator_begins_with(tmp_path: Path) -> None:
+    saved = tmp_path / "snapshot.json"
+    with SimulatorServer(seed=1) as sim:
+        sim.post("/sim/clock", {"hold": True, "set": "2026-07-24T14:00:00Z"})
+        sim.trading("POST", "/v2/orders", json=_order("o1"))
+        saved.write_text(sim.trading("GET", "/sim/snapshot").text)
+
+    with SimulatorServer(seed=2, snapshot_path=saved) as other:
+        assert other.get("/sim/snapshot") == json.loads(saved.read_text())
+        assert other.get("/sim/clock")["now"] == "2026-07-24T14:00:00.000000000Z"
+
+
+def test_a_file_that_is_no_snapshot_is_named_in_one_line(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text('{"version": 99}')
+
+    with pytest.raises(CommandError) as refusal:
+        call_command("simulator", port=_free_port(), state=tmp_path / "state.sqlite3", load=wrong)
+
+    assert str(wrong) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_state_file_of_the_first_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite3"
+    with SimulatorServer(seed=1, state_path=path) as sim:
+        sim.trading("POST", "/v2/orders", json=_order("o1", limit_price="10"))
+        before = sim.get("/sim/state")["orders"][0]
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 1")
+        database.execute("DROP TABLE events")
+        body = json.loads(database.execute("SELECT body FROM orders").fetchone()[0])
+        # The first version wrote every field, and knew neither collars nor busts.
+        full = {"hwm": None, "legs": [], "parent": None, "triggered": False, **body}
+        database.execute("UPDATE orders SET body = ?", (json.dumps(full),))
+        database.commit()
+
+    with SimulatorServer(seed=1, state_path=path) as sim:
+        assert sim.get("/sim/state")["orders"][0]["id"] == before["id"]

@@ -2,51 +2,21 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
 import pytest
-from alpaca.trading.stream import TradingStream
 
 from tests.simulator.desk import accepted, filled, reaches, resting, send, wait_for
+from tests.simulator.listener import Listener
 from tests.simulator_server import SimulatorServer
-
-
-class Listener:
-    """alpaca-py's TradingStream in a thread, keeping what it is told."""
-
-    def __init__(self, sim: SimulatorServer) -> None:
-        self.events: list[dict[str, Any]] = []
-        self._stream = TradingStream("key", "secret", raw_data=True, url_override=sim.stream_url)
-        self._stream.subscribe_trade_updates(self._keep)
-        self._thread = threading.Thread(target=self._stream.run, daemon=True)
-        self._thread.start()
-
-    async def _keep(self, message: dict[str, Any]) -> None:
-        self.events.append(message["data"])
-
-    def names(self, client_order_id: str) -> list[str]:
-        return [
-            event["event"]
-            for event in list(self.events)
-            if event["order"]["client_order_id"] == client_order_id
-        ]
-
-    def stop(self, sim: SimulatorServer) -> None:
-        self._stream.stop()
-        # Its client waits up to five seconds for a last message; a cut line is quicker.
-        sim.post("/sim/faults", {"kind": "stream_close"})
-        self._thread.join(10)
 
 
 @pytest.fixture
 def listener(sim: SimulatorServer) -> Iterator[Listener]:
-    listener = Listener(sim)
-    wait_for(lambda: sim.get("/sim/state")["stream_listeners"] == 1)
-    yield listener
-    listener.stop(sim)
+    with Listener(sim) as listener:
+        yield listener
 
 
 def test_alpaca_py_hears_of_an_order_from_acceptance_to_fill(
@@ -304,3 +274,70 @@ def test_a_refused_order_is_not_streamed(sim: SimulatorServer, listener: Listene
     wait_for(lambda: listener.names("taken") == ["pending_new", "new", "fill"])
 
     assert listener.names("refused") == []
+
+
+def test_an_event_can_come_late_unheard_of_or_garbled(
+    sim: SimulatorServer, listener: Listener
+) -> None:
+    sim.post(
+        "/sim/faults",
+        [
+            {"kind": "stream_delay", "seconds": 0.05, "body": '"event":"pending_new"'},
+            {"kind": "stream_unknown_event", "body": '"event":"new"'},
+            {"kind": "stream_unknown_status", "body": '"event":"fill"'},
+        ],
+    )
+    filled(sim, client_order_id="o1")
+
+    wait_for(lambda: len(listener.names("o1")) == 3)
+
+    assert listener.names("o1") == ["pending_quantum", "fill", "pending_new"]
+    assert listener.events[1]["order"]["status"] == "pending_quantum"
+
+
+def test_half_an_event_reaches_nobody_and_leaves_the_stream_open(
+    sim: SimulatorServer, listener: Listener
+) -> None:
+    sim.post("/sim/faults", {"kind": "stream_garbage"})
+    filled(sim, client_order_id="o1")
+
+    wait_for(lambda: listener.names("o1") == ["new", "fill"])
+
+    assert sim.get("/sim/state")["stream_listeners"] == 1
+
+
+def test_in_a_gap_nobody_can_connect_and_what_happens_is_lost(sim: SimulatorServer) -> None:
+    with Listener(sim) as listener:
+        sim.post("/sim/faults", {"kind": "stream_gap", "seconds": 0.2})
+        wait_for(lambda: sim.get("/sim/state")["stream_listeners"] == 0)
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+            _talk(sim, {"action": "authenticate", "data": {}})
+        assert refusal.value.status == 503
+        filled(sim, client_order_id="missed")
+        wait_for(lambda: sim.get("/sim/state")["stream_listeners"] == 1)
+
+    assert listener.names("missed") == []
+
+
+def test_a_frozen_connection_answers_no_ping(sim: SimulatorServer) -> None:
+    async def ping() -> list[bool]:
+        answered = []
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(sim.stream_url, autoping=False) as socket,
+        ):
+            for fault in (None, {"kind": "stream_freeze", "seconds": 0.5}):
+                if fault is not None:
+                    await asyncio.to_thread(sim.post, "/sim/faults", fault)
+                await socket.ping()
+                try:
+                    message = await socket.receive(timeout=0.2)
+                    answered.append(message.type is aiohttp.WSMsgType.PONG)
+                except TimeoutError:
+                    answered.append(False)
+            # Half open, not dead: it comes to life again.
+            message = await socket.receive(timeout=5)
+            answered.append(message.type is aiohttp.WSMsgType.PONG)
+        return answered
+
+    assert asyncio.run(ping()) == [True, False, True]

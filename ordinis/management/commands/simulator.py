@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from ordinis.simulator.server import run
-from ordinis.simulator.storage import UnusableState
+from ordinis.simulator.snapshot import UnusableState
 
 
 class Command(BaseCommand):
@@ -29,15 +29,26 @@ class Command(BaseCommand):
             default=settings.VAR_DIR / "simulator.sqlite3",
             help="file that keeps orders and positions over a restart",
         )
+        parser.add_argument(
+            "--load",
+            type=Path,
+            help="snapshot to begin with, as GET /sim/snapshot gives it",
+        )
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
         port, state = options["port"], options["state"]
         try:
-            run(port, options["seed"], state, on_listening=self._say)
+            run(
+                port,
+                options["seed"],
+                state,
+                snapshot_path=options["load"],
+                on_listening=self._say,
+            )
         except UnusableState as problem:
             raise CommandError(
                 f"{problem}. Stop the simulator that uses it, remove the file to start anew, or "
-                "name another: manage.py simulator --state FILE."
+                "name another: manage.py simulator --state FILE (or --load SNAPSHOT)."
             ) from None
         except OSError as problem:
             if problem.errno not in {errno.EADDRINUSE, errno.EACCES}:
