@@ -7,7 +7,7 @@ from contextvars import copy_context
 
 from django.db import connection
 
-from orders import resolver, sync
+from orders import resolver, stream_store, sync
 from orders.models import Order
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, end_alert, raise_alert
@@ -74,3 +74,8 @@ def poll() -> None:
             log.warning("poll failed", extra={"account": account.name, "error": error.message})
         except Exception:  # one account that can't be handled must not hold up the others
             log.exception("poll failed", extra={"account": account.name})
+
+
+def forget() -> None:
+    """Deletes the stream's messages that are too old to be asked about."""
+    stream_store.forget(database_now())

@@ -1,97 +1,102 @@
-"""Reads the broker's stream and brings each update to the door.
+"""Follows the broker's stream, one consumer per account.
 
-A message is only taken off once it is stored; what a broken connection missed is fetched on the
-next one. Never decides anything: the door does.
+Whoever holds the lease connects and reads; a second process waits and takes over when the first
+is gone. Never consumes without the lease, and never decides anything about an order: the door
+does.
 """
 
+import asyncio
+import contextlib
 import logging
 import queue
-import threading
 
-from django.db import DatabaseError, close_old_connections, connection
+from django.conf import settings
 
-from orders.models import OrderHistory
-from orders.sync import ensure_open_book, poll, refresh, take_in
-from ordinis import heartbeat
+from orders.stream_lease import LeaseUnavailable, StreamLease
+from orders.stream_reader import Reader
 from ordinis.accounts.models import BrokerAccount
-from ordinis.broker.alpaca import parse_trade_update
-from ordinis.broker.alpaca_stream import ALIVE, CONNECTED, STOP, Message
-from ordinis.broker.errors import BrokerError
+from ordinis.broker.alpaca_events import EventHistory
+from ordinis.broker.alpaca_stream import Message, TradeUpdates
 
 log = logging.getLogger("ordinis.stream")
 
-_RETRY_SECONDS = 1.0
+_LEASE_SECONDS = 1.0
 
 
-class Reader(threading.Thread):
-    """Works off the messages of one account's stream, in order, in a thread of its own."""
+class Consumer:
+    """The consumer of one account's stream."""
 
-    def __init__(self, account: BrokerAccount, messages: "queue.SimpleQueue[Message]") -> None:
-        super().__init__(name="stream-reader", daemon=True)
+    def __init__(self, account: BrokerAccount, *, key_id: str, secret_key: str) -> None:
         self._account = account
-        self._messages = messages
-        self._refresher = _Refresher(account)
-        self._stopped = threading.Event()
+        self._key_id = key_id
+        self._secret_key = secret_key
+        # Here, since what the broker does not have is remembered as long as the process lives.
+        self._history = EventHistory(
+            url=settings.BROKER_URL,
+            key_id=key_id,
+            secret_key=secret_key,
+            quiet=settings.STREAM_QUIET_SECONDS,
+        )
+        self._lease = StreamLease(account.pk)
 
-    def stop(self) -> None:
-        """Ends both threads; what is not worked off yet is told by the next connection."""
-        self._stopped.set()
-        self._messages.put(STOP)
-        self._refresher.stopped.set()
-        self._refresher.wanted.set()
-        self.join(10)
-        self._refresher.join(10)
-
-    def run(self) -> None:
-        self._refresher.start()
-        while (message := self._messages.get()) != STOP:
-            while not self._stored(message) and not self._stopped.wait(_RETRY_SECONDS):
-                pass
-            if message != ALIVE:
-                self._refresher.wanted.set()
-        connection.close()
-
-    def _stored(self, message: Message) -> bool:
-        """Whether the message needs no further try."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consumes until `stop`, whenever the lease is held. Raises KeysRefused."""
+        said = ""
         try:
-            close_old_connections()
-            heartbeat.beat("listen")
-            if message == ALIVE:
-                return True
-            if message == CONNECTED:
-                log.info("connected to the broker's stream", extra={"account": self._account.name})
-                ensure_open_book(self._account)
-                poll(self._account, source=OrderHistory.Source.STREAM)
-            else:
-                report = parse_trade_update(message)
-                take_in(self._account, report, OrderHistory.Source.STREAM)
-        except ValueError as error:  # the next poll tells what this message could not
-            log.error("unreadable trade update", extra={"error": str(error)})
-        except (DatabaseError, BrokerError) as error:
-            log.warning("trade update is tried again", extra={"error": str(error)})
-            connection.close()
-            return False
-        return True
+            while not stop.is_set():
+                reason = await self._take()
+                if not reason:
+                    await self._consume(stop)
+                elif reason != said:
+                    self._say(reason)
+                said = reason
+                await _pause(stop)
+        finally:
+            self._lease.release()
+
+    async def _take(self) -> str:
+        """Why the lease is not ours; nothing when it is."""
+        try:
+            if await asyncio.to_thread(self._lease.take):
+                return ""
+        except LeaseUnavailable as error:
+            return f"the database does not answer; waiting: {error}"
+        return "another process consumes the stream; waiting to take over"
+
+    async def _consume(self, stop: asyncio.Event) -> None:
+        self._say("consuming the stream")
+        messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        stream = TradeUpdates(
+            url=settings.BROKER_URL,
+            key_id=self._key_id,
+            secret_key=self._secret_key,
+            messages=messages,
+            ping_interval=settings.STREAM_PING_INTERVAL,
+            ping_timeout=settings.STREAM_PING_TIMEOUT,
+        )
+        reader = Reader(self._account, messages, self._history)
+        reader.start()
+        over = asyncio.Event()
+        guard = asyncio.ensure_future(self._guard(stop, over))
+        try:
+            await stream.follow(over)
+        finally:
+            guard.cancel()
+            await asyncio.to_thread(reader.stop)
+
+    async def _guard(self, stop: asyncio.Event, over: asyncio.Event) -> None:
+        """Says when it is over: when we are to stop, or the lease is not ours any more."""
+        while not stop.is_set():
+            if not await asyncio.to_thread(self._lease.is_held):
+                self._say("the lease is gone; nothing is consumed until it is held again")
+                break
+            await _pause(stop)
+        over.set()
+
+    def _say(self, what: str) -> None:
+        log.info(what, extra={"account": self._account.name})
 
 
-class _Refresher(threading.Thread):
-    """After updates, brings the broker's side of the book up to date, at most once a second, so
-    that a fill does not look like a drift until the next reconciliation."""
-
-    def __init__(self, account: BrokerAccount) -> None:
-        super().__init__(name="stream-refresher", daemon=True)
-        self._account = account
-        self.wanted = threading.Event()
-        self.stopped = threading.Event()
-
-    def run(self) -> None:
-        while self.wanted.wait() and not self.stopped.wait(1):
-            # What came in one burst is answered by one question.
-            self.wanted.clear()
-            try:
-                close_old_connections()
-                refresh(self._account)
-            except (DatabaseError, BrokerError) as error:
-                log.warning("figures not refreshed", extra={"error": str(error)})
-                connection.close()
-        connection.close()
+async def _pause(stop: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), _LEASE_SECONDS)

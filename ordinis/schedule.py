@@ -49,6 +49,7 @@ JOBS = (
     Job("poll", "orders.jobs.poll", every=settings.POLL_SECONDS),
     Job("reconcile", "reconciliation.jobs.reconcile", every=settings.RECONCILE_SECONDS),
     Job("second_look", "reconciliation.jobs.second_look", every=5),
+    Job("forget", "orders.jobs.forget", every=3600),
     Job("expire", "reconciliation.jobs.expire", every=60),
 )
 

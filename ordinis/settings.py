@@ -119,8 +119,10 @@ SECOND_LOOK_SECONDS = 10.0
 CORRECTION_EXPIRES_HOURS = 24
 STREAM_MESSAGE_DAYS = 14  # how long the stream's messages are kept
 # A stream whose other end has gone silent is given up after the two together, in seconds.
-STREAM_PING_INTERVAL = 4.0
-STREAM_PING_TIMEOUT = 8.0
+STREAM_PING_INTERVAL = 3.0
+STREAM_PING_TIMEOUT = 6.0
+# The broker's history of events counts as read to its end when nothing came for so long.
+STREAM_QUIET_SECONDS = 1.0
 STREAM_DOWN_SECONDS = 15.0  # after which a stream that is down is an alert
 
 # --- Django -------------------------------------------------------------------------------

@@ -20,15 +20,32 @@ if TYPE_CHECKING:
 # Seconds; what "too late" means below is later than this.
 TIMEOUT = 1.0
 WAYS: tuple[dict[str, Any], ...] = (
+    # Accepted; the answer is lost, late, or says something else.
     {"kind": "drop_after"},
+    {"kind": "cut_after"},
+    {"kind": "truncated_after"},
+    {"kind": "empty_after"},
+    {"kind": "redirect_after"},
     {"kind": "status_after", "status": 504},
     {"kind": "status_after", "status": 500},
     {"kind": "html_after", "status": 502},
     {"kind": "html_after", "status": 200},
     {"kind": "delay_after", "seconds": 1.5},
+    {"kind": "drip_after", "seconds": 3},
+    {"kind": "duplicate_id_after"},
+    {"kind": "odd_after"},
+    # Never taken, and the answer says as little.
     {"kind": "drop_before"},
+    {"kind": "html_before"},
+    {"kind": "empty_before"},
+    {"kind": "redirect_before"},
     {"kind": "status_before", "status": 503},
-    {"kind": "status_before", "status": 429},
+    # Without the headers that say when the window ends: with them nothing would be sent until then.
+    {"kind": "rate_limited", "headers": False},
+    {"kind": "rate_limited", "headers": False, "retry_after": 1},
+    {"kind": "unauthorized"},
+    {"kind": "duplicate_id"},
+    {"kind": "no_funds"},
     {"kind": "stall", "seconds": 1.5},
 )
 CALLERS = 8

@@ -4,34 +4,37 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('accounts', '0003_one_book_per_broker_account'),
-        ('orders', '0003_streammessage'),
+        ("accounts", "0003_one_book_per_broker_account"),
+        ("orders", "0003_streammessage"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='order',
-            name='status',
+            model_name="order",
+            name="status",
             field=models.TextField(),
         ),
         migrations.AlterField(
-            model_name='orderhistory',
-            name='from_status',
+            model_name="orderhistory",
+            name="from_status",
             field=models.TextField(blank=True),
         ),
         migrations.AlterField(
-            model_name='orderhistory',
-            name='to_status',
+            model_name="orderhistory",
+            name="to_status",
             field=models.TextField(),
         ),
         migrations.AddIndex(
-            model_name='order',
-            index=models.Index(fields=['account', 'symbol', 'updated_at'], name='orders_moved_lately'),
+            model_name="order",
+            index=models.Index(
+                fields=["account", "symbol", "updated_at"], name="orders_moved_lately"
+            ),
         ),
         migrations.AddIndex(
-            model_name='order',
-            index=models.Index(fields=['strategy', 'symbol', '-created_at', '-id'], name='orders_by_symbol'),
+            model_name="order",
+            index=models.Index(
+                fields=["strategy", "symbol", "-created_at", "-id"], name="orders_by_symbol"
+            ),
         ),
     ]

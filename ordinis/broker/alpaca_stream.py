@@ -1,21 +1,58 @@
 """Alpaca's `trade_updates` stream through alpaca-py, so that no message is dropped in silence.
 
-alpaca-py drops a message whose handler raises, never ends on wrong keys, and has no replay: so
-the handler only puts the raw message on a queue, wrong keys end the stream with an error, and
-each connection puts a mark on the queue, at which the reader fetches what was missed.
+alpaca-py drops a frame that it can't read and a message whose handler raises, never ends on wrong
+keys, waits for ever for an answer to its keys, and does not check that it is listened to: so every
+frame goes on a queue untouched, wrong keys end the stream with an error, and marks on the queue
+say when the connection stands and when it is gone. Must never look into a message, let alone wait
+for whoever reads the queue.
 """
 
 import asyncio
+import json
+import logging
 import queue
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
 from typing import Any, Final
 
 from alpaca.trading.stream import TradingStream
+from websockets.exceptions import WebSocketException
 
-CONNECTED: Final = "connected"
-ALIVE: Final = "alive"  # every few seconds while the connection stands
-STOP: Final = "stop"  # put by whoever wants the reader to end
-_ALIVE_EVERY = 5.0
-Message = dict[str, Any] | str
+log = logging.getLogger("ordinis.stream")
+
+_CHANNEL: Final = "trade_updates"
+_ALIVE_EVERY = 2.0
+_HANDSHAKE_SECONDS = 5.0
+# Alpaca answers 429 while it still holds the connection that we lost, so not at once; but the
+# library forgets its patience only after data, and a quiet account must not wait half a minute.
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.5, 4.0
+# A peer that is gone sends no farewell, and the library waits for it this long, up to three times.
+FAREWELL_SECONDS = 0.5
+_LARGEST_FRAME = 16 * 1024 * 1024  # bytes
+
+
+class Mark(Enum):
+    """What is on the queue beside frames."""
+
+    CONNECTED = "connected"
+    """Every update from here on comes as a frame; what came before has to be fetched."""
+    ALIVE = "alive"
+    """Every few seconds while the connection stands."""
+    DISCONNECTED = "disconnected"
+    STOP = "stop"
+    """Put by whoever wants the reader to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the broker sent, to the letter, and when it reached us."""
+
+    data: str | bytes
+    received_at: datetime
+
+
+Message = Frame | Mark
 
 
 class KeysRefused(Exception):
@@ -23,61 +60,145 @@ class KeysRefused(Exception):
 
 
 class TradeUpdates(TradingStream):
-    """Puts every raw message, and CONNECTED after each connection, on `messages`."""
+    """Puts every frame that may be an update, and the marks, on `messages`.
+
+    A connection whose other end has gone silent is given up at the latest `ping_interval +
+    ping_timeout` seconds after its last sign, and three farewells.
+    """
 
     def __init__(
-        self, *, url: str, key_id: str, secret_key: str, messages: "queue.SimpleQueue[Message]"
+        self,
+        *,
+        url: str,
+        key_id: str,
+        secret_key: str,
+        messages: "queue.SimpleQueue[Message]",
+        ping_interval: float = 3,
+        ping_timeout: float = 6,
     ) -> None:
         super().__init__(
             key_id,
             secret_key,
             raw_data=True,
             url_override=stream_url(url),
-            # A half-open connection is noticed within 15 s.
-            websocket_params={"ping_interval": 5, "ping_timeout": 10, "max_queue": 1024},
+            websocket_params={
+                "ping_interval": ping_interval,
+                "ping_timeout": ping_timeout,
+                "close_timeout": FAREWELL_SECONDS,
+                "open_timeout": _HANDSHAKE_SECONDS,
+                "max_queue": 1024,
+                "max_size": _LARGEST_FRAME,
+            },
         )
+        self._reconnect_min_backoff = _SHORTEST_WAIT
+        self._reconnect_max_backoff = _LONGEST_WAIT
         self._messages = messages
         self._refused = False
-        self.subscribe_trade_updates(self._put)
-
-    async def _put(self, message: dict[str, Any]) -> None:
-        self._messages.put(message)
-
-    async def _auth(self) -> None:
-        try:
-            await super()._auth()  # type: ignore[no-untyped-call]
-        except ValueError:  # the library would try the same keys for ever
-            self._refused = True
-            self._should_run = False
-            raise
-
-    async def _start_ws(self) -> None:
-        await super()._start_ws()  # type: ignore[no-untyped-call]
-        self._messages.put(CONNECTED)
-
-    async def _live(self) -> None:
-        while True:
-            if self._running:
-                self._messages.put(ALIVE)
-            await asyncio.sleep(_ALIVE_EVERY)
+        self._stands = False
+        self.subscribe_trade_updates(self._never)
 
     async def follow(self, stop: asyncio.Event) -> None:
         """Reads until `stop` is set. Raises KeysRefused."""
-        reading = asyncio.ensure_future(self._run_forever())  # type: ignore[no-untyped-call]
-        tasks = (reading, asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self._live()))
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.close()
-        if self._refused:
-            raise KeysRefused(
-                "The broker's stream refuses our keys. Check APCA_API_KEY_ID, "
-                "APCA_API_SECRET_KEY and APCA_API_BASE_URL."
-            )
+        stopping = asyncio.ensure_future(stop.wait())
+        tasks = [stopping, asyncio.ensure_future(self._live())]
+        try:
+            while not stop.is_set():
+                reading = asyncio.ensure_future(self._run_forever())  # type: ignore[no-untyped-call]
+                tasks.append(reading)
+                await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+                if self._refused:
+                    raise KeysRefused(
+                        "The broker's stream refuses our keys. Check APCA_API_KEY_ID, "
+                        "APCA_API_SECRET_KEY and APCA_API_BASE_URL."
+                    )
+                if reading.done():  # the library's loop is not meant to end by itself
+                    log.error("the stream's loop ended: %s", reading.exception())
+                    await asyncio.wait((stopping,), timeout=_SHORTEST_WAIT)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.close()
+
+    async def close(self) -> None:
+        if self._stands:  # said first: parting from a peer that is gone takes a while
+            self._stands = False
+            self._messages.put(Mark.DISCONNECTED)
+        await super().close()
+
+    async def _never(self, _message: dict[str, Any]) -> None:
+        """The library asks for a handler before it connects; `_consume` hands out the frames."""
+
+    async def _start_ws(self) -> None:
+        try:
+            await super()._start_ws()  # type: ignore[no-untyped-call]
+            await asyncio.wait_for(self._listened_to(), _HANDSHAKE_SECONDS)
+        except OSError as error:
+            # The library writes a traceback for every error that is not of this kind.
+            raise WebSocketException(f"not connected: {error or 'no answer in time'}") from error
+        self._stands = True
+        self._messages.put(Mark.CONNECTED)
+
+    async def _auth(self) -> None:
+        keys = {"key_id": self._api_key, "secret_key": self._secret_key}
+        socket = self._socket()
+        await socket.send(json.dumps({"action": "authenticate", "data": keys}))
+        answer = _control(await asyncio.wait_for(socket.recv(), _HANDSHAKE_SECONDS))
+        status = answer.get("status") if answer else None
+        if status == "unauthorized":  # the library would try the same keys for ever
+            self._refused = True
+            self._should_run = False
+        if status != "authorized":
+            raise WebSocketException(f"the keys were answered with {status!r}")
+
+    async def _listened_to(self) -> None:
+        """Waits for the broker's word that updates are sent from now on; raises when they will
+        not be. What was asked before that word may miss an update."""
+        socket = self._socket()
+        while True:
+            frame = await socket.recv()
+            answer = _control(frame)
+            if answer is None:
+                self._put(frame)
+            elif _CHANNEL in (answer.get("streams") or ()):
+                return
+            else:
+                raise WebSocketException("the broker does not send us trade updates")
+
+    async def _consume(self) -> None:
+        socket = self._socket()
+        while True:
+            frame = await socket.recv()
+            if _control(frame) is None:
+                self._data_received = True
+                self._put(frame)
+
+    def _socket(self) -> Any:
+        return self._ws  # the library leaves its attribute without a type
+
+    def _put(self, frame: str | bytes) -> None:
+        self._messages.put(Frame(frame, datetime.now(UTC)))
+
+    async def _live(self) -> None:
+        while True:
+            if self._stands:
+                self._messages.put(Mark.ALIVE)
+            await asyncio.sleep(_ALIVE_EVERY)
 
 
 def stream_url(url: str) -> str:
     """The stream's address, which follows from the trading host's."""
     scheme, rest = url.split("://", 1)
     return f"{'ws' if scheme == 'http' else 'wss'}://{rest}/stream"
+
+
+def _control(frame: str | bytes) -> dict[str, Any] | None:
+    """The data of an answer to a command of ours; None for all else, readable or not."""
+    try:
+        message = json.loads(frame)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(message, dict) or message.get("stream") not in ("authorization", "listening"):
+        return None
+    data = message.get("data")
+    return data if isinstance(data, dict) else {}

@@ -48,7 +48,7 @@ def test_alpaca_py_alone_doubles_orders_and_believes_existing_ones_failed(
     """Why all this is needed; the day this fails the wrapping may be reconsidered."""
     lost_answers.prepare(sim)
 
-    figures = lost_answers.through_alpaca_py_alone(sim, len(lost_answers.WAYS))
+    figures = lost_answers.through_alpaca_py_alone(sim, 8)
 
     assert figures.duplicates > 0
     assert figures.believed_failed_that_exist > 0
