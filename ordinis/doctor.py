@@ -3,6 +3,7 @@
 Reads only, at the broker too. A line that can't be checked because an earlier one fails says so.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,6 +47,7 @@ def examine() -> Iterator[Finding]:
         return
     yield from _queue()
     yield from _seen("processes", processes, "all give signs of life")
+    yield _alert_channels()
     accounts = list(BrokerAccount.served())
     if not accounts:
         yield Finding("accounts", "fail", "there is none", "Run manage.py start, or create_token.")
@@ -73,6 +75,17 @@ def _database() -> Iterator[Finding]:
         yield Finding("migrations", "fail", f"{len(pending)} pending", "Run manage.py start.")
     else:
         yield Finding("migrations", "ok", "all applied")
+
+
+def _alert_channels() -> Finding:
+    if os.environ.get("ORDINIS_ALERT_URLS"):
+        return Finding(
+            "alert channels",
+            "warning",
+            "ORDINIS_ALERT_URLS is set, but this version sends alerts nowhere",
+            "Keep the console's Today page open: every alert is shown there.",
+        )
+    return Finding("alert channels", "ok", "alerts are shown in the console")
 
 
 def _queue() -> Iterator[Finding]:
