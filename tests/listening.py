@@ -2,10 +2,15 @@
 
 import asyncio
 import threading
+from datetime import UTC, datetime
 from types import TracebackType
+from typing import Any
 
+from orders.models import Order
 from orders.stream import Consumer
 from ordinis.accounts.models import BrokerAccount
+from ordinis.broker.alpaca_stream import Frame
+from tests.simulator_server import SimulatorServer
 
 
 class Listening:
@@ -42,3 +47,19 @@ class Listening:
             self._loop.run_until_complete(self._consumer.run(self._stop))
         except Exception as error:
             self.error = error
+
+
+def frame(data: str | bytes) -> Frame:
+    return Frame(data, datetime.now(UTC))
+
+
+def listeners(sim: SimulatorServer) -> int:
+    return int(sim.get("/sim/state")["stream_listeners"])
+
+
+def filled_at_broker(sim: SimulatorServer) -> list[dict[str, Any]]:
+    return [o for o in sim.get("/sim/state")["orders"] if o["status"] == "filled"]
+
+
+def fill(sim: SimulatorServer, order: Order, qty: str) -> None:
+    sim.post("/sim/fill", {"client_order_id": order.client_order_id, "qty": qty})

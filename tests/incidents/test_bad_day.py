@@ -66,9 +66,10 @@ def test_after_a_bad_day_every_order_is_definite_and_the_book_is_the_brokers(
     ours = {order.client_order_id: order for order in Order.objects.all()}
     theirs = Counter(order["client_order_id"] for order in at_broker)
     taken_back = _taken_back(sim)
+    filled = sum(order["status"] == "filled" for order in at_broker)
     print(  # noqa: T201 the figures of the day
         f"\nseed {seed}: answers {dict(answers)}, {len(at_broker)} orders at the broker, "
-        f"{sum(order['status'] == 'filled' for order in at_broker)} filled, faults {done['faults']}, "
+        f"{filled} filled, faults {done['faults']}, "
         f"trades taken back in {sorted(taken_back)}"
     )
     assert max(theirs.values()) == 1

@@ -11,49 +11,23 @@ import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert
 from ordinis.verify import violations
 from positions.models import LedgerEntry, Position
-from reconciliation import corrections, jobs, run
-from reconciliation.corrections import MayNotDecide, NotDecided, decide
+from reconciliation import jobs, run
+from reconciliation.corrections import decide
 from reconciliation.models import Break, Correction, ReconciliationReport, Suspect
 from reconciliation.run import reconcile
-from risk import figures
 from tests.conftest import Api, hold, quote
+from tests.reconciliation.conftest import make_break, waiting
 from tests.simulator_server import SimulatorServer
 from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def approver(db: None) -> User:
-    return User.objects.create_superuser("approver")
-
-
-@pytest.fixture
-def book(sim: SimulatorServer, account: BrokerAccount, settings: LazySettings) -> BrokerAccount:
-    """A book that was taken over with 100 KO and 40 OKE, and no waiting for the second look."""
-    settings.SECOND_LOOK_SECONDS = 0
-    hold(sim, "KO", "100", "60")
-    hold(sim, "OKE", "40", "70")
-    reconcile(account)
-    return account
-
-
-def _break(account: BrokerAccount) -> Break:
-    """The break that two looks make of the present difference."""
-    reconcile(account)
-    reconcile(account)
-    return Break.objects.get(status__in=Break.OPEN_STATUSES)
-
-
-def _waiting() -> Correction:
-    return Correction.objects.get(status="proposed")
 
 
 def test_the_first_run_takes_over_the_book_and_finds_nothing(book: BrokerAccount) -> None:
@@ -69,10 +43,10 @@ def test_a_position_closed_by_hand_becomes_a_zombie_and_is_closed_externally(
 ) -> None:
     sim.post("/sim/trade", {"symbol": "OKE", "side": "sell", "qty": "40"})
 
-    row = _break(book)
+    row = make_break(book)
     assert (row.kind, row.symbol, row.difference) == ("zombie", "OKE", -40)
     assert row.status == "correcting"
-    decide(_waiting().pk, "approve", user=approver, comment="sold in the app")
+    decide(waiting().pk, "approve", user=approver, comment="sold in the app")
 
     seen = api.get("/positions/OKE").json()
     assert (seen["qty"], seen["drift_qty"], seen["status"]) == ("0", "0", "closed")
@@ -92,7 +66,7 @@ def test_a_position_opened_by_hand_is_an_orphan_critical_in_report_and_alert(
     quote(sim, "TSLA", "250")
     sim.post("/sim/trade", {"symbol": "TSLA", "side": "buy", "qty": "7"})
 
-    row = _break(book)
+    row = make_break(book)
 
     assert (row.kind, row.severity, row.value) == ("orphan", "critical", 1750)
     report = ReconciliationReport.objects.first()
@@ -101,7 +75,7 @@ def test_a_position_opened_by_hand_is_an_orphan_critical_in_report_and_alert(
     assert "TSLA" in report.critical_issues[0]
     alert = Alert.objects.get(code="break_orphan")
     assert (alert.severity, alert.subject, alert.ended_at) == ("critical", "TSLA", None)
-    decide(_waiting().pk, "approve", user=approver, comment="bought in the app")
+    decide(waiting().pk, "approve", user=approver, comment="bought in the app")
     position = Position.objects.get(symbol="TSLA")
     assert (position.qty, position.average_price) == (7, 250)
     alert.refresh_from_db()
@@ -113,8 +87,8 @@ def test_a_quantity_that_differs_is_corrected_to_the_brokers_quantity_and_price(
 ) -> None:
     sim.post("/sim/position", {"symbol": "KO", "qty": "130", "average_price": "61.5"})
 
-    row = _break(book)
-    decide(_waiting().pk, "approve", user=approver, comment="transfer")
+    row = make_break(book)
+    decide(waiting().pk, "approve", user=approver, comment="transfer")
 
     assert (row.kind, row.difference) == ("quantity", 30)
     position = Position.objects.get(symbol="KO")
@@ -208,7 +182,7 @@ def test_a_drift_that_heals_closes_its_break_and_withdraws_its_correction(
     sim: SimulatorServer, book: BrokerAccount
 ) -> None:
     hold(sim, "KO", "90", "60")
-    row = _break(book)
+    row = make_break(book)
     hold(sim, "KO", "100", "60")
 
     reconcile(book)
@@ -265,23 +239,10 @@ def test_in_read_only_mode_a_break_gets_no_correction(
     call_command("limits", "reconcile_mode=read_only", "--reason", "first week")
     hold(sim, "KO", "90", "60")
 
-    row = _break(book)
+    row = make_break(book)
 
     assert row.status == "open"
     assert Correction.objects.count() == 0
-
-
-def test_nothing_is_approved_after_the_mode_went_to_read_only(
-    sim: SimulatorServer, book: BrokerAccount, approver: User
-) -> None:
-    hold(sim, "KO", "90", "60")
-    _break(book)
-    call_command("limits", "reconcile_mode=read_only", "--reason", "look first")
-
-    with pytest.raises(NotDecided, match="reconcile_mode is read_only"):
-        decide(_waiting().pk, "approve", user=approver, comment="yes")
-
-    assert Position.objects.get(symbol="KO").qty == 100
 
 
 def test_an_account_that_is_not_watched_is_not_looked_at_again(
@@ -328,164 +289,6 @@ def test_standing_breaks_take_no_more_queries_however_many(
 
     assert Break.objects.count() == 10
     assert counts[0] == counts[1], counts
-
-
-def test_approving_twice_applies_once(
-    sim: SimulatorServer, book: BrokerAccount, approver: User
-) -> None:
-    hold(sim, "KO", "90", "60")
-    _break(book)
-    pk = _waiting().pk
-    decide(pk, "approve", user=approver, comment="yes")
-
-    with pytest.raises(NotDecided, match="approved and applied before"):
-        decide(pk, "approve", user=approver, comment="yes")
-
-    assert LedgerEntry.objects.filter(kind="correction").count() == 1
-
-
-def test_eight_approvals_at_the_same_moment_apply_once(
-    sim: SimulatorServer, book: BrokerAccount, approver: User
-) -> None:
-    hold(sim, "KO", "90", "60")
-    _break(book)
-    pk = _waiting().pk
-
-    def press(_: int) -> str:
-        try:
-            decide(pk, "approve", user=approver, comment="yes")
-        except NotDecided as error:
-            return str(error)
-        finally:
-            connection.close()
-        return "applied"
-
-    with ThreadPoolExecutor(8) as pool:
-        outcomes = list(pool.map(press, range(8)))
-
-    assert outcomes.count("applied") == 1
-    assert LedgerEntry.objects.filter(kind="correction").count() == 1
-    assert Position.objects.get(symbol="KO").qty == 90
-
-
-def test_a_rejection_while_an_approval_reads_the_broker_wins(
-    sim: SimulatorServer, book: BrokerAccount, approver: User
-) -> None:
-    hold(sim, "KO", "90", "60")
-    _break(book)
-    pk = _waiting().pk
-    sim.post("/sim/options", {"latency": 0.4})
-    sim.delete("/sim/log")
-
-    def approve() -> str:
-        try:
-            decide(pk, "approve", user=approver, comment="yes")
-        except NotDecided as error:
-            return str(error)
-        finally:
-            connection.close()
-        return "applied"
-
-    with ThreadPoolExecutor(1) as pool:
-        approval = pool.submit(approve)
-        until(lambda: sim.get("/sim/log"))
-        decide(pk, "reject", user=approver, comment="no")
-        assert "rejected before" in approval.result()
-
-    assert Position.objects.get(symbol="KO").qty == 100
-    assert Correction.objects.get().status == "rejected"
-
-
-def test_facts_that_moved_since_the_proposal_apply_nothing_and_propose_anew(
-    sim: SimulatorServer, book: BrokerAccount, approver: User
-) -> None:
-    hold(sim, "KO", "90", "60")
-    _break(book)
-    stale = _waiting()
-    hold(sim, "KO", "80", "60")
-
-    with pytest.raises(NotDecided, match="facts moved") as refused:
-        decide(stale.pk, "approve", user=approver, comment="yes")
-
-    stale.refresh_from_db()
-    assert stale.status == "superseded"
-    assert Position.objects.get(symbol="KO").qty == 100
-    successor = refused.value.successor
-    assert successor is not None
-    assert (successor.difference, successor.status) == (-20, "proposed")
-    decide(successor.pk, "approve", user=approver, comment="now it is right")
-    assert Position.objects.get(symbol="KO").qty == 80
-
-
-def test_a_broker_that_can_not_be_read_lets_nothing_be_approved(
-    sim: SimulatorServer, book: BrokerAccount, approver: User
-) -> None:
-    hold(sim, "KO", "90", "60")
-    _break(book)
-    sim.post("/sim/faults", [{"kind": "status_before", "path": "/v2/positions", "count": 9}])
-
-    with pytest.raises(NotDecided, match="could not be read"):
-        decide(_waiting().pk, "approve", user=approver, comment="yes")
-
-    assert _waiting().decided_by is None
-
-
-def test_who_proposed_it_may_not_decide_it_and_the_database_agrees(
-    sim: SimulatorServer, book: BrokerAccount, approver: User
-) -> None:
-    call_command("limits", "reconcile_mode=read_only", "--reason", "by hand only")
-    hold(sim, "KO", "90", "60")
-    row = _break(book)
-    own = corrections.propose(row, figures.ask(book), by=approver)
-    assert own is not None
-
-    with pytest.raises(MayNotDecide):
-        decide(own.pk, "approve", user=approver, comment="mine")
-    with pytest.raises(IntegrityError, match="decider_is_not_the_proposer"), transaction.atomic():
-        Correction.objects.filter(pk=own.pk).update(decided_by=approver)
-
-    assert Position.objects.get(symbol="KO").qty == 100
-
-
-def test_without_the_permission_nobody_decides(
-    sim: SimulatorServer, book: BrokerAccount, db: None
-) -> None:
-    hold(sim, "KO", "90", "60")
-    _break(book)
-
-    with pytest.raises(MayNotDecide):
-        decide(_waiting().pk, "reject", user=User.objects.create_user("viewer"), comment="no")
-
-
-def test_what_was_rejected_comes_back_only_when_the_facts_move(
-    sim: SimulatorServer, book: BrokerAccount, approver: User
-) -> None:
-    hold(sim, "KO", "90", "60")
-    _break(book)
-    decide(_waiting().pk, "reject", user=approver, comment="a transfer is on its way")
-
-    reconcile(book)
-    assert Correction.objects.filter(status="proposed").count() == 0
-    hold(sim, "KO", "85", "60")
-    reconcile(book)
-
-    assert _waiting().difference == -15
-
-
-def test_a_proposal_nobody_decides_expires_and_is_proposed_again(
-    sim: SimulatorServer, book: BrokerAccount, approver: User
-) -> None:
-    hold(sim, "KO", "90", "60")
-    _break(book)
-    Correction.objects.update(expires_at=figures.database_now())
-
-    with pytest.raises(NotDecided, match="expired"):
-        decide(_waiting().pk, "approve", user=approver, comment="late")
-    jobs.expire()
-    assert Correction.objects.get().status == "expired"
-    reconcile(book)
-
-    assert _waiting().difference == -10
 
 
 def test_two_runs_at_once_take_turns(sim: SimulatorServer, book: BrokerAccount) -> None:
