@@ -77,21 +77,29 @@ class Consumer:
         reader = Reader(self._account, messages, self._history)
         reader.start()
         over = asyncio.Event()
-        guard = asyncio.ensure_future(self._guard(stop, over))
+        guard = asyncio.ensure_future(self._guard(stop, over, reader))
         try:
             await stream.follow(over)
         finally:
             guard.cancel()
             await asyncio.to_thread(reader.stop)
 
-    async def _guard(self, stop: asyncio.Event, over: asyncio.Event) -> None:
-        """Says when it is over: when we are to stop, or the lease is not ours any more."""
-        while not stop.is_set():
-            if not await asyncio.to_thread(self._lease.is_held):
-                self._say("the lease is gone; nothing is consumed until it is held again")
-                break
-            await _pause(stop)
-        over.set()
+    async def _guard(self, stop: asyncio.Event, over: asyncio.Event, reader: Reader) -> None:
+        """Says when it is over: when we are to stop, the lease is not ours any more, a thread of
+        the reader has ended, or none of that can be known."""
+        try:
+            while not stop.is_set():
+                if not await asyncio.to_thread(self._lease.is_held):
+                    self._say("the lease is gone; nothing is consumed until it is held again")
+                    break
+                if not reader.is_whole():
+                    log.error("a thread of the stream's reader ended; all are started anew")
+                    break
+                await _pause(stop)
+        except Exception:
+            log.exception("the lease can't be watched; nothing is consumed until it can")
+        finally:
+            over.set()
 
     def _say(self, what: str) -> None:
         log.info(what, extra={"account": self._account.name})

@@ -55,6 +55,10 @@ class Reader:
         for thread in self._threads:
             thread.start()
 
+    def is_whole(self) -> bool:
+        """Whether every thread runs: without one of them messages would wait unseen."""
+        return all(thread.is_alive() for thread in self._threads)
+
     def stop(self) -> None:
         """Ends all threads. Every frame that came is stored by then, or the database is away and
         the next connection fetches it."""
@@ -95,7 +99,8 @@ class _Storer(threading.Thread):
                 if len(frames) < _BATCH:
                     continue
             if frames:
-                self._store(frames)
+                if not self._store(frames):
+                    break  # what comes after must not be stored as if these were
                 frames = []
             if message is Mark.STOP:
                 break
@@ -112,7 +117,9 @@ class _Storer(threading.Thread):
         except queue.Empty:
             return None
 
-    def _store(self, frames: list[Frame]) -> None:
+    def _store(self, frames: list[Frame]) -> bool:
+        """Whether they are stored; not when we are to stop while the database is away. Then the
+        next connection starts from the last message that is stored."""
         first = stream_store.event_id_of(frames[0])
         while True:
             try:
@@ -123,10 +130,10 @@ class _Storer(threading.Thread):
                 log.warning("messages not stored yet", extra={"error": str(error)})
                 connection.close()
                 if self._stopped.wait(_RETRY_SECONDS):
-                    return  # the next connection starts from the last message that is stored
+                    return False
             else:
                 self._stored.set()
-                return
+                return True
 
     def _report(self) -> None:
         try:
@@ -170,7 +177,8 @@ class _Closer(threading.Thread):
                 log.warning("the gap is not closed yet: %s", error, exc_info=not expected)
                 connection.close()
                 failures += 1
-                self._stopped.wait(min(_RETRY_SECONDS * 2 ** (failures - 1), _LONGEST_GAP_RETRY))
+                pause = _RETRY_SECONDS * 2 ** min(failures - 1, 10)
+                self._stopped.wait(min(pause, _LONGEST_GAP_RETRY))
             self._stored.set()  # the worker need not wait, or has more to do
         connection.close()
 

@@ -24,6 +24,8 @@ from ordinis.logging import mask
 _OVERLAP = timedelta(seconds=10)
 # The newest are kept whatever their age: the next gap is closed from there.
 _ALWAYS_KEPT = 100
+# Failures of one message are counted up to here, which is as far as the column goes.
+_MOST_COUNTED = 30_000
 # Without these to the letter an update would not find its order. No secret is ever one.
 _IDENTIFIERS = frozenset({"id", "client_order_id", "event_id", "execution_id"})
 
@@ -77,7 +79,7 @@ def mark_processed(message: StreamMessage, now: datetime, error: str = "") -> No
 
 
 def mark_failed(message: StreamMessage, retry_at: datetime, error: str) -> None:
-    message.attempts += 1
+    message.attempts = min(message.attempts + 1, _MOST_COUNTED)
     message.retry_at, message.error = retry_at, error
     message.save(update_fields=("attempts", "retry_at", "error"))
 

@@ -94,8 +94,8 @@ class StreamWorker(threading.Thread):
     def _process(self, message: StreamMessage) -> bool:
         try:
             report = parse_trade_update(message.body)
-        except ValueError as error:
-            self._pass_over(message, str(error))
+        except Exception as error:  # whatever it holds, it must not be read first for ever
+            self._pass_over(message, str(error) or type(error).__name__)
             return True
         try:
             _bring(self._account, report)
@@ -125,7 +125,8 @@ class StreamWorker(threading.Thread):
         stream_store.mark_processed(message, datetime.now(UTC), error=why)
 
     def _put_off(self, message: StreamMessage, error: Exception) -> None:
-        seconds = min(_RETRY_SECONDS * 2**message.attempts, _LONGEST_RETRY)
+        # The exponent is bounded, too: after a day of failures it would be no number any more.
+        seconds = min(_RETRY_SECONDS * 2 ** min(message.attempts, 10), _LONGEST_RETRY)
         why = f"{type(error).__name__}: {error}"
         log.warning(
             "trade update is tried again",
@@ -134,7 +135,7 @@ class StreamWorker(threading.Thread):
         )
         retry_at = datetime.now(UTC) + timedelta(seconds=seconds)
         stream_store.mark_failed(message, retry_at, why)
-        if message.attempts == _FAILURE_PATIENCE + 1:
+        if message.attempts > _FAILURE_PATIENCE:  # each time: the first may not have been told
             raise_alert(
                 self._account.pk,
                 code=_ALERT,

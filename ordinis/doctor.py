@@ -16,7 +16,7 @@ from django_q.models import OrmQ
 
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
-from ordinis.broker.errors import BrokerError
+from ordinis.broker.errors import BrokerError, NotSent
 from ordinis.broker.port import Broker
 from ordinis.health import Failure, books, processes
 
@@ -125,7 +125,15 @@ def _broker(account: BrokerAccount) -> Iterator[Finding]:
         broker = broker_for(account)
         figures = broker.account()
     except BrokerError as error:
-        yield Finding(f"{account}: keys", "fail", error.message, error.advice)
+        advice = error.advice
+        if isinstance(error, NotSent):
+            advice = (
+                f"Nothing answers at {settings.BROKER_URL}. Start the broker's side (make run), "
+                "with the same PORT and APCA_API_BASE_URL as here."
+            )
+        yield Finding(f"{account}: keys", "fail", error.message, advice)
+        for what in ("settings", "clock"):
+            yield Finding(f"{account}: {what}", "fail", "not checked: the keys come first")
         return
     mode = {"simulated": "the simulator", "paper": "paper", "live": "LIVE, with real money"}
     yield Finding(
@@ -185,7 +193,7 @@ def _clock(account: BrokerAccount, broker: Broker) -> Iterator[Finding]:
             "Set this machine's time (NTP): ages and days are judged by it.",
         )
     else:
-        yield Finding(f"{account}: clock", "ok", f"{-skew:+.2f} s off the exchange's")
+        yield Finding(f"{account}: clock", "ok", f"{abs(skew):.2f} s off the exchange's")
 
 
 def _seen(name: str, check: Callable[[], Iterator[Failure]], fine: str) -> Iterator[Finding]:

@@ -55,6 +55,8 @@ class LineFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s [%(correlation_id)s] %(message)s")
+        self.default_time_format = "%Y-%m-%dT%H:%M:%S%z"
+        self.default_msec_format = ""
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)

@@ -132,12 +132,14 @@ class TradeUpdates(TradingStream):
     async def _start_ws(self) -> None:
         try:
             await super()._start_ws()  # type: ignore[no-untyped-call]
-            await asyncio.wait_for(self._listened_to(), _HANDSHAKE_SECONDS)
+            early = await asyncio.wait_for(self._listened_to(), _HANDSHAKE_SECONDS)
         except OSError as error:
             # The library writes a traceback for every error that is not of this kind.
             raise WebSocketException(f"not connected: {error or 'no answer in time'}") from error
         self._stands = True
-        self._messages.put(Mark.CONNECTED)
+        self._messages.put(Mark.CONNECTED)  # first: the gap is open until it is closed
+        for frame in early:
+            self._put(frame)
 
     async def _auth(self) -> None:
         keys = {"key_id": self._api_key, "secret_key": self._secret_key}
@@ -151,17 +153,19 @@ class TradeUpdates(TradingStream):
         if status != "authorized":
             raise WebSocketException(f"the keys were answered with {status!r}")
 
-    async def _listened_to(self) -> None:
-        """Waits for the broker's word that updates are sent from now on; raises when they will
-        not be. What was asked before that word may miss an update."""
+    async def _listened_to(self) -> list[str | bytes]:
+        """Waits for the broker's word that updates are sent from now on, and returns those that
+        came before it; raises when none will be sent. What was asked before that word may miss
+        an update."""
+        early: list[str | bytes] = []
         socket = self._socket()
         while True:
             frame = await socket.recv()
             answer = _control(frame)
             if answer is None:
-                self._put(frame)
+                early.append(frame)
             elif _CHANNEL in (answer.get("streams") or ()):
-                return
+                return early
             else:
                 raise WebSocketException("the broker does not send us trade updates")
 

@@ -1,8 +1,8 @@
-"""An end for answers whose headers only drip in.
+"""An end for answers that only drip in, headers or body.
 
-A socket's timeout is renewed by every byte, so a broker that sends one header line a second would
-hold the caller for ever. One thread closes sockets whose answer has not begun by its deadline.
-Knows nothing of what is asked.
+A socket's timeout is renewed by every byte, so a broker that sends one a second would hold the
+caller for ever. One thread closes the sockets whose answer is not whole by its deadline. Knows
+nothing of what is asked.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -18,9 +17,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 _EVERY = 0.25  # seconds between two looks
 
-# Monotonic time by which the answer to the request under way must have begun.
-answer_by: ContextVar[float | None] = ContextVar("answer_by", default=None)
-_waiting: dict[int, tuple[float, socket.socket]] = {}
+_under_way = threading.local()  # `.deadline` and `.key` of this thread's request
+_waiting: dict[int | None, tuple[float, socket.socket]] = {}
 _guard = threading.Lock()
 _watching: threading.Thread | None = None
 
@@ -29,16 +27,16 @@ class _Connection(HTTPConnection):
     """Plain HTTP, to this very machine."""
 
     def getresponse(self) -> Any:
-        with _watched(self.sock):
-            return super().getresponse()
+        _watch_over(self.sock)
+        return super().getresponse()
 
 
 class _SecureConnection(HTTPSConnection):
     """TLS, to Alpaca."""
 
     def getresponse(self) -> Any:
-        with _watched(self.sock):
-            return super().getresponse()
+        _watch_over(self.sock)
+        return super().getresponse()
 
 
 class Pool(HTTPConnectionPool):
@@ -50,20 +48,25 @@ class SecurePool(HTTPSConnectionPool):
 
 
 @contextlib.contextmanager
-def _watched(connection: socket.socket | None) -> Iterator[None]:
-    deadline = answer_by.get()
-    if deadline is None or connection is None:
-        yield
-        return
-    key = id(connection)
-    with _guard:
-        _waiting[key] = (deadline, connection)
-    _ensure_watch()
+def whole_by(deadline: float) -> Iterator[None]:
+    """What is asked inside must be answered to the last byte by `deadline` (monotonic time)."""
+    _under_way.deadline, _under_way.key = deadline, None
     try:
         yield
     finally:
+        _under_way.deadline = None
         with _guard:
-            _waiting.pop(key, None)
+            _waiting.pop(_under_way.key, None)
+
+
+def _watch_over(connection: socket.socket | None) -> None:
+    deadline = getattr(_under_way, "deadline", None)
+    if deadline is None or connection is None:
+        return
+    _under_way.key = id(connection)
+    with _guard:
+        _waiting[_under_way.key] = (deadline, connection)
+    _ensure_watch()
 
 
 def _ensure_watch() -> None:

@@ -212,7 +212,8 @@ def _decimal(value: Any, name: str) -> Decimal:
     except InvalidOperation as error:
         raise ValueError(f"{name} is {value!r}") from error
     # No share count, price or balance comes near; what does would break every sum it enters.
-    if not number.is_finite() or abs(number) >= _ABSURD:
+    # copy_abs, since abs() would round, and raise for an exponent of millions.
+    if not number.is_finite() or number.copy_abs() >= _ABSURD:
         raise ValueError(f"{name} is {value!r}")
     return number
 

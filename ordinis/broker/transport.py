@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from ordinis.broker.budget import Budget, Priority, priority
-from ordinis.broker.deadline import Pool, SecurePool, answer_by
+from ordinis.broker.deadline import Pool, SecurePool, whole_by
 from ordinis.broker.errors import (
     BrokerError,
     BrokerRefused,
@@ -145,13 +145,10 @@ class _Adapter(HTTPAdapter):
         deadline = time.monotonic() + self._seconds
         kwargs["timeout"] = (min(self._seconds, 5), self._seconds)
         kwargs["stream"] = True
-        token = answer_by.set(deadline)
-        try:
+        with whole_by(deadline):
             response = super().send(request, **kwargs)
-        finally:
-            answer_by.reset(token)
-        self._budget.note(response.headers)
-        response._content = _body(response, deadline)
+            self._budget.note(response.headers)
+            response._content = _body(response, deadline)
         response.encoding = "utf-8"  # else it is guessed from every byte of a long list
         return response
 
@@ -216,7 +213,7 @@ def _problem(error: APIError) -> tuple[str, dict[str, Any]]:
     }
     try:
         body = json.loads(str(error))
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         return f"The broker answered {status} without a readable reason.", detail
@@ -229,10 +226,10 @@ def _problem(error: APIError) -> tuple[str, dict[str, Any]]:
 def _retry_after(response: requests.Response) -> float | None:
     """Seconds, from Retry-After, or on 429 from the window's reset."""
     text = response.headers.get("Retry-After", "")
-    if text.isdigit():
+    if text.isascii() and text.isdecimal():
         return float(text)
     reset = response.headers.get("X-RateLimit-Reset", "")
-    if response.status_code == 429 and reset.isdigit():
+    if response.status_code == 429 and reset.isascii() and reset.isdecimal():
         return max(float(reset) - time.time(), 0.1)
     return None
 

@@ -36,6 +36,7 @@ class Stub:
     def __init__(self) -> None:
         self.answers: Answers = lambda method, path: (200, "[]")
         self.seen: list[tuple[str, str, str]] = []
+        self.headers: dict[str, str] = {}
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,6 +46,8 @@ class Stub:
                 status, text = stub.answers(self.command, self.path)
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text.encode())))
+                for name, value in stub.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(text.encode())
 
@@ -257,7 +260,21 @@ def test_a_broker_that_is_not_there_or_stalls_ends_within_the_timeout(
         _broker("http://127.0.0.1:9").submit(_request())
 
 
-def test_headers_that_only_drip_in_end_with_the_timeout() -> None:
+@pytest.mark.parametrize(
+    ("beginning", "drops"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-More: to come\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n[", b" "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"a"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 9000\r\n\r\n"
+            b"\x1f\x8b\x08\x08\x00\x00\x00\x00\x00\x03",
+            b"a",
+        ),
+    ],
+    ids=["headers", "body", "chunk size", "gzip header"],
+)
+def test_an_answer_that_only_drips_in_ends_with_the_timeout(beginning: bytes, drops: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         stopped = threading.Event()
 
@@ -265,18 +282,27 @@ def test_headers_that_only_drip_in_end_with_the_timeout() -> None:
             client, _ = server.accept()
             with client, contextlib.suppress(OSError):
                 client.recv(65_536)
-                client.sendall(b"HTTP/1.1 200 OK\r\n")
+                client.sendall(beginning)
                 while not stopped.wait(0.1):
-                    client.sendall(b"X-More: to come\r\n")
+                    client.sendall(drops)
 
-        thread = threading.Thread(target=drip)
+        thread = threading.Thread(target=drip, daemon=True)
         thread.start()
-        try:
-            with pytest.raises(OutcomeUnknown):
-                _broker(f"http://127.0.0.1:{server.getsockname()[1]}").submit(_request())
-        finally:
-            stopped.set()
-            thread.join(5)
+        with pytest.raises(OutcomeUnknown):
+            _broker(f"http://127.0.0.1:{server.getsockname()[1]}").submit(_request())
+        stopped.set()
+        thread.join(5)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "²"}, {"Retry-After": "-5"}])
+def test_an_absurd_error_answer_is_an_error_of_ours(stub: Stub, headers: dict[str, str]) -> None:
+    stub.headers = headers
+    stub.answers = lambda method, path: (503, "[" * 100_000)
+
+    with pytest.raises(BrokerUnavailable):
+        _broker(stub.url).positions()
+    with pytest.raises(OutcomeUnknown):
+        _broker(stub.url).submit(_request())
 
 
 def test_a_proxy_in_the_environment_is_not_used(
@@ -302,7 +328,7 @@ def test_an_order_without_what_makes_it_one_is_refused(field: str) -> None:
         parse_order(_order(**{field: None}))
 
 
-@pytest.mark.parametrize("value", ["NaN", "Infinity", "x", True, [], {}])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "x", True, [], {}, "1e11", "1e9999999"])
 def test_a_number_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="filled_qty"):
         parse_order(_order(filled_qty=value))

@@ -3,12 +3,14 @@
 import getpass
 from argparse import ArgumentParser
 from dataclasses import asdict
+from decimal import Decimal
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from ordinis.accounts.models import BrokerAccount, Strategy
+from ordinis.numbers import plain
 from risk.limits import change, in_force
 
 
@@ -49,7 +51,8 @@ class Command(BaseCommand):
                 raise CommandError(_problems(error)) from error
             self.stdout.write(f"{version}:")
         for key, value in asdict(in_force(account.pk, strategy.pk if strategy else None)).items():
-            self.stdout.write(f"{key}={value}")
+            text = plain(value) if isinstance(value, Decimal) else value
+            self.stdout.write(f"{key}={text}")
 
 
 def _pair(text: str) -> tuple[str, str | None]:
