@@ -150,6 +150,7 @@ def test_a_killed_granian_worker_is_replaced(prepared_desk: Desk) -> None:
     before[0].kill()
 
     until(lambda: before[0] not in workers() and len(workers()) == 2)
+    until(lambda: listening(desk.port))  # a worker listens a moment after it is there
     with urllib.request.urlopen(f"http://127.0.0.1:{desk.port}/healthz") as answer:
         assert answer.status == 200
     command.end()
