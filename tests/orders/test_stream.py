@@ -224,7 +224,7 @@ def test_an_order_that_somebody_holds_does_not_hold_up_the_others(
         fill(sim, Order.objects.get(client_order_id="free"), "50")
         until(lambda: Order.objects.get(client_order_id="free").status == "filled", seconds=5)
 
-    until(lambda: Order.objects.get(client_order_id="held").status == "filled")
+    assert until(lambda: Order.objects.get(client_order_id="held").status == "filled")
 
 
 def test_messages_of_an_order_pass_one_that_keeps_failing(account: BrokerAccount) -> None:

@@ -88,7 +88,7 @@ def test_a_message_that_has_failed_for_a_day_holds_up_no_other(
         until(lambda: listeners(sim) == 1)
         fill(sim, Order.objects.get(client_order_id="good"), "50")
 
-        until(lambda: Order.objects.get(client_order_id="good").status == "filled")
+        assert until(lambda: Order.objects.get(client_order_id="good").status == "filled")
 
 
 def test_a_gap_that_can_not_be_closed_for_hours_is_still_tried(
@@ -167,7 +167,7 @@ def test_who_died_before_telling_of_a_failing_message_is_told_the_next_time(
         with _refusing("bad"):
             fill(sim, Order.objects.get(), "50")
 
-            until(lambda: Alert.objects.filter(code="stream_message").exists())
+            assert until(lambda: Alert.objects.filter(code="stream_message").exists())
 
 
 def test_a_lease_that_can_not_be_watched_ends_the_consuming(
@@ -183,4 +183,4 @@ def test_a_lease_that_can_not_be_watched_ends_the_consuming(
 
         until(lambda: listeners(sim) == 0)
         monkeypatch.undo()
-        until(lambda: listeners(sim) == 1)
+        assert until(lambda: listeners(sim) == 1)
