@@ -9,13 +9,13 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 from django.db import Error, close_old_connections, connection
-from django.db.models import Q
 
 from orders import lifecycle, stream_store
 from orders.lifecycle import Origin, Source
-from orders.models import Order, StreamMessage
+from orders.models import StreamMessage
 from orders.stream_gap import Gap
 from orders.stream_link import Link
+from orders.sync import order_of
 from ordinis import heartbeat
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, end_alert, raise_alert
@@ -150,8 +150,7 @@ class StreamWorker(threading.Thread):
 
 def _bring(account: BrokerAccount, report: OrderReport) -> None:
     """As `sync.take_in`, but a failure is not passed over: the message is kept for another try."""
-    theirs = Q(broker_order_id=report.broker_order_id) | Q(client_order_id=report.client_order_id)
-    order = Order.objects.filter(theirs, account=account).first()
+    order = order_of(account, report)
     if order is None:
         return  # not one of ours
     try:

@@ -26,15 +26,15 @@ from risk import figures
 log = logging.getLogger("ordinis.orders")
 
 
+def order_of(account: BrokerAccount, report: OrderReport) -> Order | None:
+    """The order that a report is about; None when it is not one of ours."""
+    theirs = Q(broker_order_id=report.broker_order_id) | Q(client_order_id=report.client_order_id)
+    return Order.objects.filter(theirs, account=account).first()
+
+
 def take_in(account: BrokerAccount, report: OrderReport, source: Source) -> Order | None:
     """Brings a report to its order's door; None when the order is not one of ours."""
-    order = (
-        Order.objects.filter(account=account)
-        .filter(
-            Q(broker_order_id=report.broker_order_id) | Q(client_order_id=report.client_order_id)
-        )
-        .first()
-    )
+    order = order_of(account, report)
     return None if order is None else _observe(order, report, source)
 
 
