@@ -1,21 +1,37 @@
 """Orders over HTTP: parses, calls one function, answers. Holds no rule."""
 
-from dataclasses import fields
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
-from ninja import Field, Path, Query, Router, Schema, Status
-from pydantic import StringConstraints, model_validator
+from django.db.models import Q, QuerySet, prefetch_related_objects
+from django.http import HttpResponse
+from ninja import Path, Query, Router, Status
 
-from orders import pricing, statuses
+from orders import statuses
+from orders.cancel_all import cancel_all
+from orders.cancelling import cancel
+from orders.errors import OrderError
+from orders.lifecycle import Origin, Source
 from orders.models import Order
-from orders.submission import ClientOrderIdReused, NewOrder, OrderTypeNotEnabled, submit
+from orders.replacing import Change, replace
+from orders.schemas import (
+    PLAIN,
+    CancelAllIn,
+    CancelledAllOut,
+    FillOut,
+    OrderIn,
+    OrderOut,
+    OrderPage,
+    ReplaceIn,
+    StepOut,
+    order_out,
+)
+from orders.submission import Submitted, submit
 from ordinis.accounts.auth import Scope, TokenRequest, may_operate, strategy_of
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.http import (
-    Amount,
-    Body,
     Problem,
     ProblemOut,
     decode_cursor,
@@ -26,130 +42,115 @@ from ordinis.logging import correlation_id
 from ordinis.numbers import dollars, plain
 
 router = Router(tags=["orders"])
-_PLAIN = r"^[A-Za-z0-9._:-]{1,64}$"
-
-ClientOrderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,48}$")]
-Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{0,9}(\.[A-Z]{1,2})?$")]
 
 
-class OrderIn(Body):
-    """A new order. Give `limit_price`, or `reference_price` and let the offset make it."""
-
-    client_order_id: ClientOrderId | None = None
-    symbol: Symbol
-    side: Literal["buy", "sell"]
-    qty: Amount
-    type: Literal["limit", "market", "stop", "stop_limit", "trailing_stop"] = "limit"
-    reference_price: Amount | None = None
-    limit_price: Amount | None = None
-    time_in_force: Literal["day", "gtc"] = "day"
-    extended_hours: bool = False
-    # Of API.md, and only with the value that asks for nothing.
-    stop_price: None = None
-    take_profit: None = None
-    stop_loss: None = None
-    parent: None = None
-    reduce_only: Literal[False] = False
-
-    @model_validator(mode="after")
-    def _has_a_price(self) -> "OrderIn":
-        if self.type == "limit" and self.limit_price is None and self.reference_price is None:
-            raise ValueError("give limit_price, or reference_price to have it made from")
-        if self.qty % 1:
-            raise ValueError("qty: only whole shares can be ordered")
-        return self
+_SENDING = {
+    200: OrderOut,
+    201: OrderOut,
+    202: OrderOut,
+    409: ProblemOut,
+    422: ProblemOut,
+    501: ProblemOut,
+    503: ProblemOut,
+}
 
 
-class OrderOut(Schema):
-    """An order. Quantities in shares and prices in dollars, both as strings."""
-
-    id: UUID
-    client_order_id: str
-    broker_order_id: str | None
-    account: str
-    strategy: str
-    mode: str
-    symbol: str
-    side: str
-    qty: str
-    type: str
-    time_in_force: str
-    extended_hours: bool
-    reference_price: str | None
-    limit_price: str | None
-    stop_price: str | None
-    status: str
-    state: str
-    is_open: bool
-    filled_qty: str
-    average_fill_price: str | None
-    pending_qty: str
-    parent: UUID | None
-    dependents: list[UUID]
-    denial: dict[str, Any] | None
-    created_at: str
-    submitted_at: str | None
-    updated_at: str
-    correlation_id: str
-
-
-class OrderPage(Schema):
-    items: list[OrderOut]
-    next: str | None
-
-
-class StepOut(Schema):
-    """One row of an order's history."""
-
-    seq: int
-    from_: str | None = Field(serialization_alias="from")
-    to: str
-    occurred_at: str
-    received_at: str
-    source: str
-    actor: str
-    reason: str
-    report: dict[str, Any] | None
-
-
-class FillOut(Schema):
-    execution_id: str | None
-    qty: str
-    price: str
-    occurred_at: str
-    inferred: bool
+@router.post("", auth=Scope("trade"), response=_SENDING, summary="Send an order")
+def post_order(
+    request: TokenRequest, body: OrderIn, response: HttpResponse
+) -> Status[dict[str, Any]]:
+    strategy = strategy_of(request)
+    with _problems():
+        result = submit(
+            strategy, body.parsed(), actor=_actor(request), correlation_id=correlation_id.get()
+        )
+    return _sent(result, response)
 
 
 @router.post(
-    "",
-    auth=Scope("trade"),
-    response={
-        200: OrderOut,
-        201: OrderOut,
-        202: OrderOut,
-        409: ProblemOut,
-        422: ProblemOut,
-        501: ProblemOut,
-        503: ProblemOut,
-    },
-    summary="Send an order",
+    "/cancel-all",
+    auth=Scope("operate"),
+    response={200: CancelledAllOut, 503: ProblemOut},
+    summary="Cancel every open order of the account, also those placed elsewhere",
 )
-def post_order(request: TokenRequest, body: OrderIn) -> Status[dict[str, Any]]:
-    new = NewOrder(**{field.name: getattr(body, field.name) for field in fields(NewOrder)})
-    try:
-        result = submit(
-            strategy_of(request),
-            new,
-            actor=f"strategy {strategy_of(request).name}",
+def post_cancel_all(request: TokenRequest, body: CancelAllIn) -> dict[str, Any]:
+    origin = Origin(Source.API, _actor(request), f"All are cancelled: {body.reason}")
+    with _problems():
+        outcomes = cancel_all(strategy_of(request).account, origin, symbol=body.symbol or "")
+    orders = _with_dependents([each.order for each in outcomes if each.order is not None])
+    return {
+        "results": [
+            {
+                "order": each.order and order_out(orders[each.order.pk]),
+                "broker_order_id": each.broker_order_id,
+                "outcome": each.outcome,
+                "filled_qty": plain(each.filled_qty),
+                "detail": each.detail,
+            }
+            for each in outcomes
+        ]
+    }
+
+
+@router.post(
+    "/{uuid:order_id}/cancel",
+    auth=Scope("trade"),
+    response={200: OrderOut, 202: OrderOut, 404: ProblemOut, 503: ProblemOut},
+    summary="Cancel an order: on its way, it may still fill",
+)
+def post_cancel(request: TokenRequest, order_id: UUID) -> Status[dict[str, Any]]:
+    standing = _one(request, pk=order_id)
+    if standing.is_open:
+        with _problems():
+            cancel(order_id, Origin(Source.API, _actor(request), "Its cancel was asked for."))
+        standing = _one(request, pk=order_id)
+    return Status(202 if standing.status in statuses.UNPROVED else 200, order_out(standing))
+
+
+@router.post(
+    "/{uuid:order_id}/replace",
+    auth=Scope("trade"),
+    response={**_SENDING, 404: ProblemOut},
+    summary="Replace an order's quantity or limit price",
+)
+def post_replace(
+    request: TokenRequest, order_id: UUID, body: ReplaceIn, response: HttpResponse
+) -> Status[dict[str, Any]]:
+    old = _one(request, pk=order_id)
+    with _problems():
+        result = replace(
+            old.strategy,
+            order_id,
+            Change(**body.model_dump()),
+            actor=_actor(request),
             correlation_id=correlation_id.get(),
         )
-    except ClientOrderIdReused as error:
-        own = {} if error.order is None else {"order": order_out(error.order)}
-        raise Problem(409, "client_order_id_reused", str(error), **own) from error
-    except OrderTypeNotEnabled as error:
-        raise Problem(501, "order_type_not_enabled", str(error)) from error
-    except pricing.Unpriceable as error:
-        raise Problem(422, error.code, str(error)) from error
+    return _sent(result, response)
+
+
+def _actor(request: TokenRequest) -> str:
+    return f"strategy {strategy_of(request).name}"
+
+
+# What is not 422.
+_STATUS = {
+    "client_order_id_reused": 409,
+    "open_order_exists": 409,
+    "order_type_not_enabled": 501,
+    "broker_unavailable": 503,
+    "broker_refused": 503,
+}
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    """Every way in which an order is not taken, as its problem."""
+    try:
+        yield
+    except OrderError as error:
+        standing = getattr(error, "order", None)
+        own = {} if standing is None else {"order": order_out(standing)}
+        raise Problem(_STATUS.get(error.code, 422), error.code, str(error), **own) from error
     except (BrokerUnavailable, BrokerRefused) as error:
         raise Problem(
             503,
@@ -157,9 +158,15 @@ def post_order(request: TokenRequest, body: OrderIn) -> Status[dict[str, Any]]:
             f"Fresh broker data could not be had, so nothing was sent: {error.message} Try again.",
             headers={"Retry-After": "2"},
         ) from error
+
+
+def _sent(result: Submitted, response: HttpResponse) -> Status[dict[str, Any]]:
+    """API.md's answer to an order or a replacement, by what became of it."""
     order = result.order
     undecided = order.status in statuses.UNPROVED
-    if result.repeated or undecided:
+    if result.duplicate:
+        response["Ordinis-Duplicate"] = "true"
+    if result.repeated or result.duplicate or undecided:
         return Status(202 if undecided else 200, order_out(order))
     if order.status == statuses.DENIED:
         raise Problem(
@@ -186,8 +193,8 @@ def post_order(request: TokenRequest, body: OrderIn) -> Status[dict[str, Any]]:
 def list_orders(
     request: TokenRequest,
     status: Literal["open", "closed", "all"] = "all",
-    symbol: Annotated[str | None, Query(pattern=_PLAIN)] = None,
-    strategy: Annotated[str | None, Query(pattern=_PLAIN)] = None,
+    symbol: Annotated[str | None, Query(pattern=PLAIN)] = None,
+    strategy: Annotated[str | None, Query(pattern=PLAIN)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: str | None = None,
 ) -> dict[str, Any]:
@@ -222,7 +229,7 @@ def list_orders(
     summary="One order by its client order id",
 )
 def get_order_by_client_id(
-    request: TokenRequest, client_order_id: Annotated[str, Path(pattern=_PLAIN)]
+    request: TokenRequest, client_order_id: Annotated[str, Path(pattern=PLAIN)]
 ) -> dict[str, Any]:
     return order_out(_one(request, client_order_id=client_order_id))
 
@@ -280,45 +287,16 @@ def get_fills(request: TokenRequest, order_id: UUID) -> list[dict[str, Any]]:
     ]
 
 
-def order_out(order: Order) -> dict[str, Any]:
-    """The order of API.md."""
-    denied = order.status == statuses.DENIED
-    return {
-        "id": str(order.pk),
-        "client_order_id": order.client_order_id,
-        "broker_order_id": order.broker_order_id,
-        "account": order.account.name,
-        "strategy": order.strategy.name,
-        "mode": order.account.mode,
-        "symbol": order.symbol,
-        "side": order.side,
-        "qty": plain(order.qty),
-        "type": order.type,
-        "time_in_force": order.time_in_force,
-        "extended_hours": order.extended_hours,
-        "reference_price": dollars(order.reference_price),
-        "limit_price": dollars(order.limit_price),
-        "stop_price": None,
-        "status": order.status,
-        "state": order.state,
-        "is_open": order.is_open,
-        "filled_qty": plain(order.filled_qty),
-        "average_fill_price": dollars(order.average_fill_price),
-        "pending_qty": plain(order.pending_qty),
-        "parent": None,
-        "dependents": [],
-        "denial": {"violations": order.violations} if denied else None,
-        "created_at": moment(order.created_at),
-        "submitted_at": moment(order.submitted_at),
-        "updated_at": moment(order.updated_at),
-        "correlation_id": order.correlation_id,
-    }
+def _with_dependents(orders: list[Order]) -> dict[UUID, Order]:
+    """The orders by id, their dependents read at once."""
+    prefetch_related_objects(orders, "dependents")
+    return {order.pk: order for order in orders}
 
 
 def _visible(request: TokenRequest) -> QuerySet[Order]:
     """A token sees its strategy's orders; with `operate`, the account's."""
     strategy = strategy_of(request)
-    rows = Order.objects.select_related("account", "strategy")
+    rows = Order.objects.select_related("account", "strategy").prefetch_related("dependents")
     if may_operate(request):
         return rows.filter(account_id=strategy.account_id)
     return rows.filter(strategy=strategy)

@@ -3,6 +3,7 @@
 Called only by the door (`orders.lifecycle`), with the order's row locked.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -13,43 +14,50 @@ from positions.ledger import PRICE_STEP, book, lock_position
 from positions.models import LedgerEntry
 
 
-def advance(order: Order, report: OrderReport) -> Decimal:
-    """Books what the report says has filled beyond what is booked; returns those shares.
+def advance(order: Order, report: OrderReport, chain: Sequence[Order]) -> list[Fill]:
+    """Books what the report says has filled beyond what is booked; returns those fills.
 
-    Only what exceeds the stored cumulative quantity is new. The part of it that the report's own
-    execution does not explain is inferred from the cumulative average.
+    Only what exceeds the stored cumulative quantity is new: that of the whole `chain`, since a
+    replacement goes on counting where the order that it replaced had come to. The part of it that
+    the report's own execution does not explain is inferred from the cumulative average.
     """
     execution = report.execution
     if execution and _is_booked(order, execution):
         execution = None
-    cumulative = max(report.filled_qty, execution.qty if execution else Decimal(0))
-    new = cumulative - order.filled_qty
+    if order.executions_only:
+        return [_execute(order, execution, execution.qty)] if execution else []
+    furthest = max(chain, key=lambda each: each.filled_qty)
+    told = max(report.filled_qty, execution.qty if execution else Decimal(0))
+    new = told - furthest.filled_qty
     if new <= 0:
         if execution:
-            _recognise(order, execution, execution.qty)
-        return Decimal(0)
+            _recognise(chain, execution, execution.qty)
+        if told > order.filled_qty:  # booked before, on another order of its chain
+            order.filled_qty, order.average_fill_price = told, furthest.average_fill_price
+        return []
+    booked: list[Fill] = []
+    order.filled_qty = furthest.filled_qty
+    order.average_fill_price = furthest.average_fill_price
     executed = min(execution.qty, new) if execution else Decimal(0)
-    inferred = new - executed
-    total_cost = order.filled_qty * (order.average_fill_price or Decimal(0))
-    if inferred:
-        price = _inferred_price(order, report, inferred, total_cost, execution, executed)
+    if inferred := new - executed:
+        price = _inferred_price(order, report, inferred, execution, executed)
         moment = report.updated_at or datetime.now(UTC)
-        _book(order, qty=inferred, price=price, occurred_at=moment, execution_id=None)
-        total_cost += inferred * price
+        booked.append(_book(order, qty=inferred, price=price, occurred_at=moment))
     if execution:
-        _book(
-            order,
-            qty=executed,
-            price=execution.price,
-            occurred_at=execution.occurred_at,
-            execution_id=execution.execution_id,
-        )
-        total_cost += executed * execution.price
+        booked.append(_execute(order, execution, executed))
         if execution.qty > executed:  # the rest of it had been inferred before
-            _recognise(order, execution, execution.qty - executed, with_id=False)
-    order.filled_qty += new
-    order.average_fill_price = (total_cost / order.filled_qty).quantize(PRICE_STEP)
-    return new
+            _recognise(chain, execution, execution.qty - executed, with_id=False)
+    return booked
+
+
+def _execute(order: Order, execution: ExecutionReport, qty: Decimal) -> Fill:
+    return _book(
+        order,
+        qty=qty,
+        price=execution.price,
+        occurred_at=execution.occurred_at,
+        execution_id=execution.execution_id,
+    )
 
 
 def _is_booked(order: Order, execution: ExecutionReport) -> bool:
@@ -62,13 +70,14 @@ def _inferred_price(
     order: Order,
     report: OrderReport,
     qty: Decimal,
-    booked_cost: Decimal,
     execution: ExecutionReport | None,
     executed: Decimal,
 ) -> Decimal:
     """What `qty` shares must have cost for the broker's cumulative average to be right."""
     if report.average_fill_price is None:
-        return order.limit_price
+        price = order.limit_price or order.worst_price or (execution and execution.price)
+        return price or Decimal(0)
+    booked_cost = order.filled_qty * (order.average_fill_price or Decimal(0))
     cost = report.average_fill_price * (order.filled_qty + qty + executed) - booked_cost
     if execution:
         cost -= executed * execution.price
@@ -82,8 +91,8 @@ def _book(
     qty: Decimal,
     price: Decimal,
     occurred_at: datetime,
-    execution_id: str | None,
-) -> None:
+    execution_id: str | None = None,
+) -> Fill:
     position = lock_position(order.account_id, order.symbol)
     entry = book(
         position,
@@ -95,7 +104,7 @@ def _book(
         occurred_at=occurred_at,
         strategy_id=order.strategy_id,
     )
-    Fill.objects.create(
+    fill = Fill.objects.create(
         order=order,
         account_id=order.account_id,
         execution_id=execution_id,
@@ -105,15 +114,19 @@ def _book(
         inferred=execution_id is None,
         ledger_entry=entry,
     )
+    cost = order.filled_qty * (order.average_fill_price or Decimal(0)) + qty * price
+    order.filled_qty += qty
+    order.average_fill_price = (cost / order.filled_qty).quantize(PRICE_STEP)
+    return fill
 
 
 def _recognise(
-    order: Order, execution: ExecutionReport, qty: Decimal, *, with_id: bool = True
+    chain: Sequence[Order], execution: ExecutionReport, qty: Decimal, *, with_id: bool = True
 ) -> None:
     """Marks `qty` shares of inferred fills as this execution. The ledger does not move: the
     shares and their cost were booked when they were inferred."""
     left = qty
-    for fill in Fill.objects.filter(order=order, inferred=True).order_by("id"):
+    for fill in Fill.objects.filter(order__in=chain, inferred=True).order_by("id"):
         if left <= 0:
             return
         part = min(fill.qty, left)
@@ -121,8 +134,8 @@ def _recognise(
         if part < fill.qty:
             Fill.objects.filter(pk=fill.pk).update(qty=fill.qty - part)
             fill = Fill(
-                order=order,
-                account_id=order.account_id,
+                order_id=fill.order_id,
+                account_id=fill.account_id,
                 qty=part,
                 price=fill.price,
                 ledger_entry_id=fill.ledger_entry_id,

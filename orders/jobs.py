@@ -4,10 +4,12 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from typing import TypeVar
 
 from django.db import connection
 
-from orders import resolver, stream_store, sync
+from orders import cancelling, dependents, resolver, stream_store, sync
+from orders.errors import OrderError
 from orders.models import Order
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, end_alert, raise_alert
@@ -17,6 +19,7 @@ from risk.figures import database_now
 
 log = logging.getLogger("ordinis.orders")
 
+T = TypeVar("T")
 _LOOK_UPS_AT_ONCE = 8
 
 
@@ -32,7 +35,16 @@ def watch() -> None:
         _each(resolver.watch, resolver.watched(database_now()))
 
 
-def _each(work: Callable[[Order], Order], orders: list[Order]) -> None:
+def follow_up() -> None:
+    """Sends or closes dependent orders whose time has come, and asks again for cancels that have
+    not ended: what a process that died had left undone."""
+    now = database_now()
+    _each(dependents.advance, dependents.due(now))
+    with priority(Priority.CANCEL):
+        _each(cancelling.pursue, cancelling.due(now))
+
+
+def _each(work: Callable[[T], object], orders: list[T]) -> None:
     if orders:
         with ThreadPoolExecutor(_LOOK_UPS_AT_ONCE) as pool:
             looked_up = [pool.submit(copy_context().run, _one, work, order) for order in orders]
@@ -40,13 +52,19 @@ def _each(work: Callable[[Order], Order], orders: list[Order]) -> None:
             future.result()
 
 
-def _one(work: Callable[[Order], Order], order: Order) -> None:
+def _one(work: Callable[[T], object], order: T) -> None:
     try:
         work(order)
+    except OrderError as error:  # it was said; the next run tries again
+        log.warning("order not handled", extra={"order": _id(order), "error": str(error)})
     except Exception:  # one order that can't be handled must not hold up the others
-        log.exception("order not resolved", extra={"order": str(order.pk)})
+        log.exception("order not handled", extra={"order": _id(order)})
     finally:
         connection.close()
+
+
+def _id(order: object) -> str:
+    return str(order.pk if isinstance(order, Order) else order)
 
 
 def poll() -> None:

@@ -5,18 +5,19 @@ The broker's answer, the stream, the poll, a look-up and reconciliation all brin
 row locked. Never takes the account's lock and never talks to the broker.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef, Subquery
 from django.db.models.functions import Now
 
-from orders import fills, statuses
-from orders.models import Order, OrderHistory
+from orders import events, fills, statuses, wake
+from orders.models import Bust, Fill, Order, OrderHistory
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.port import OrderReport
 from ordinis.numbers import plain
@@ -49,28 +50,67 @@ _CLOCKS_DIFFER = timedelta(seconds=30)
 def record_intent(order: Order, status: str, origin: Origin) -> None:
     """Stores a new order with its first history row, in the caller's transaction."""
     order.status = status
-    _append(order, "", status, origin)  # the foreign key is checked at the commit
+    order.chain = order.replaces.chain if order.replaces else order.pk
+    step = _append(order, "", status, origin)  # the foreign key is checked at the commit
     order.save(force_insert=True)
+    events.record(order, [step])
 
 
 def transition(order_id: UUID, to: str, origin: Origin, **changes: Any) -> Order:
-    """Moves an order by our own decision and sets `changes` on it beside.
+    """Moves an order by our own decision and sets `changes` on it beside. The leg of an OCO pair
+    has no request of its own: what is decided of its order is decided of it.
 
     We only ever decide on orders whose existence is unproved; once the broker has spoken of one,
     its word holds. Raises InvalidTransition, with nothing changed, when it has, or when the table
     does not allow the step.
     """
     with transaction.atomic():
-        order = _locked(order_id)
-        if order.status not in statuses.UNPROVED:
+        order = _locked(order_id)[0]
+        if order.status not in statuses.UNPROVED | statuses.UNSENT:
             raise statuses.InvalidTransition(order.status, to)
-        statuses.check(order.status, to)
-        before, order.status = order.status, to
-        for name, value in changes.items():
-            setattr(order, name, value)
-        _append(order, before, to, origin)
-        order.save(update_fields=("status", "updated_at", *_HISTORY, *changes))
+        legs = _legs(order)
+        _decide(order, to, origin, changes)
+        for leg in legs:
+            shared = {name: changes[name] for name in _OF_THE_PAIR if name in changes}
+            _decide(leg, to, origin, shared)
     return order
+
+
+# What a decision on an order changes on its leg, too.
+_OF_THE_PAIR = ("submitted_at", "attempts", "rejection", "leg_of", "retry_at")
+
+
+def _decide(order: Order, to: str, origin: Origin, changes: dict[str, Any]) -> None:
+    statuses.check(order.status, to)
+    before, order.status = order.status, to
+    for name, value in changes.items():
+        setattr(order, name, value)
+    step = _append(order, before, to, origin)
+    order.save(update_fields=("status", "updated_at", *_HISTORY, *changes))
+    events.record(order, [step])
+
+
+def request_cancel(order_ids: Iterable[UUID], origin: Origin) -> list[Order]:
+    """Notes that orders are to be cancelled: each is asked for until it has ended, and never sent
+    again. One of which nothing has left for the broker ends here. Returns them by id."""
+    with transaction.atomic():
+        orders = list(
+            Order.objects.select_related("account", "strategy")
+            .filter(pk__in=list(order_ids))
+            .order_by("pk")
+            .select_for_update(no_key=True, of=("self",))
+        )
+        marked, steps = [], []
+        for order in orders:
+            if order.status in statuses.UNSENT:
+                _decide(order, statuses.CANCELED, origin, {})
+            elif order.is_open and order.cancel_requested_at is None:
+                order.cancel_requested_at = datetime.now(UTC)
+                steps.append(_step(order, order.status, order.status, origin))
+                marked.append(order)
+        OrderHistory.objects.bulk_create(steps)
+        Order.objects.bulk_update(marked, ("cancel_requested_at", "updated_at", *_HISTORY), 500)
+    return orders
 
 
 def observe(order_id: UUID, report: OrderReport, origin: Origin) -> Order:
@@ -80,69 +120,203 @@ def observe(order_id: UUID, report: OrderReport, origin: Origin) -> Order:
     Raises MismatchedReport when the report is of another order than ours.
     """
     with transaction.atomic():
-        order = _locked(order_id)
-        database_time: datetime = order.database_time  # type: ignore[attr-defined]
+        chain = _locked(order_id)
+        order = chain[0]
         _check_same(order, report)
-        before = order.status
+        _note_bust(order, report)
+        before, filled_before = order.status, order.filled_qty
         after = _status_after(order, report)
-        booked = fills.advance(order, report)
+        booked = fills.advance(order, report, chain)
         first_word = order.acknowledged_at is None
-        if not (booked or first_word or after != before):
-            return order
-        if first_word:
-            order.broker_order_id = report.broker_order_id
-            order.acknowledged_at = database_time
-        _raise_incidents(order, report, before, after, booked)
-        order.status = after
-        order.broker_updated_at = max(
-            filter(None, (report.updated_at, order.broker_updated_at)), default=None
+        if booked or first_word or after != before or order.filled_qty != filled_before:
+            _take_in(order, report, origin, before, after, booked)
+        for leg, told in _paired(order, report):
+            # In the same transaction: a pair of which only one order is known could be sent twice.
+            observe(leg.pk, told, origin)
+    return order
+
+
+def _take_in(
+    order: Order,
+    report: OrderReport,
+    origin: Origin,
+    before: str,
+    after: str,
+    booked: list[Fill],
+) -> None:
+    database_time: datetime = order.database_time  # type: ignore[attr-defined]
+    if order.acknowledged_at is None:
+        order.broker_order_id = report.broker_order_id
+        order.acknowledged_at = database_time
+    _raise_incidents(order, report, before, after, bool(booked))
+    if before == statuses.FAILED:
+        # It was written off, and whoever sent it has gone on since (SPEC O3).
+        order.cancel_requested_at = order.cancel_requested_at or database_time
+    order.status = after
+    order.broker_updated_at = max(
+        filter(None, (report.updated_at, order.broker_updated_at)), default=None
+    )
+    steps = []
+    if booked or after != before:
+        shares = plain(sum((fill.qty for fill in booked), Decimal(0)))
+        reason = origin.reason or (f"{shares} filled" if booked else "")
+        steps = [_append(order, before, after, Origin(origin.source, origin.actor, reason), report)]
+    order.save(
+        update_fields=(
+            "status",
+            "filled_qty",
+            "average_fill_price",
+            "broker_order_id",
+            "acknowledged_at",
+            "broker_updated_at",
+            "cancel_requested_at",
+            "updated_at",
+            *_HISTORY,
         )
-        if booked or after != before:
-            reason = origin.reason or (f"{plain(booked)} filled" if booked else "")
-            _append(order, before, after, Origin(origin.source, origin.actor, reason), report)
-        order.save(
-            update_fields=(
-                "status",
-                "filled_qty",
-                "average_fill_price",
-                "broker_order_id",
-                "acknowledged_at",
-                "broker_updated_at",
-                "updated_at",
-                *_HISTORY,
-            )
+    )
+    events.record(order, steps, booked)
+    wake.after_commit(order, has_dependents=order.has_dependents)  # type: ignore[attr-defined]
+
+
+def adopt(predecessor: Order, report: OrderReport) -> Order:
+    """The order that replaced one of ours in the broker's own app, as an order of ours: what its
+    chain goes on to fill must be in the book."""
+    with transaction.atomic():
+        chain = _locked(predecessor.pk)
+        known = next((o for o in chain if o.client_order_id == report.client_order_id), None)
+        if known is not None:
+            return known
+        old = chain[0]
+        order = Order(
+            id=uuid4(),
+            account=old.account,
+            strategy=old.strategy,
+            client_order_id=report.client_order_id,
+            replaces=old,
+            parent_id=old.parent_id,
+            role=old.role,
+            symbol=old.symbol,
+            side=old.side,
+            qty=report.qty or old.qty,
+            type=report.type,
+            time_in_force=report.time_in_force,
+            extended_hours=old.extended_hours,
+            limit_price=report.limit_price,
+            stop_price=report.stop_price,
+            worst_price=report.limit_price or old.worst_price,
+            correlation_id=old.correlation_id,
+            created_at=report.created_at or datetime.now(UTC),
+            submitted_at=datetime.now(UTC),
         )
+        why = f"It replaced {old.client_order_id} at the broker, without Ordinis."
+        record_intent(order, statuses.SUBMITTING, Origin(Source.POLL, "broker", why))
     return order
 
 
 _HISTORY = ("history_length", "history_hash")
 
 
-def _locked(order_id: UUID) -> Order:
-    return (
+def _locked(order_id: UUID) -> list[Order]:
+    """The order, and after it the others of its chain, locked in the order of their ids."""
+    chain = Order.objects.filter(pk=order_id).values("chain")
+    found = list(
         Order.objects.select_related("account", "strategy")
-        .annotate(database_time=Now())  # of the start of this transaction
+        .annotate(
+            database_time=Now(),  # of the start of this transaction
+            has_dependents=Exists(Order.objects.filter(parent__chain=OuterRef("chain"))),
+        )
+        .filter(chain=Subquery(chain))
+        .order_by("pk")
         .select_for_update(no_key=True, of=("self",))
-        .get(pk=order_id)
     )
+    return sorted(found, key=lambda each: each.pk != order_id)
+
+
+def _legs(order: Order) -> list[Order]:
+    if order.order_class != "oco":
+        return []
+    return list(order.legs.select_for_update(no_key=True).order_by("pk"))
+
+
+def _paired(order: Order, report: OrderReport) -> list[tuple[Order, OrderReport]]:
+    """The leg of an OCO pair with what the broker says of it."""
+    if not report.legs or order.order_class != "oco":
+        return []
+    return list(zip(order.legs.order_by("pk"), report.legs, strict=False))
 
 
 def _check_same(order: Order, report: OrderReport) -> None:
     if order.broker_order_id == report.broker_order_id:
         return
-    ours = (order.client_order_id, order.symbol, order.side, order.type)
-    theirs = (report.client_order_id, report.symbol, report.side, report.type)
-    terms_agree = report.qty == order.qty and report.limit_price == order.limit_price
+    ours = (order.symbol, order.side, order.qty)
+    theirs = (report.symbol, report.side, report.qty)
+    # Alpaca may make a stop a stop-limit, and moves the stop of a trailing order: only what we
+    # gave must be the same.
+    types = {order.type, "stop_limit"} if order.type == "stop" else {order.type}
+    same_prices = all(
+        given is None or given == told
+        for given, told in (
+            (order.limit_price, report.limit_price),
+            (order.stop_price, report.stop_price),
+        )
+    )
+    # The broker names the leg of a pair as it likes: we know it by the order whose leg it is.
+    named = order.leg_of_id is not None or order.client_order_id == report.client_order_id
     foreign = (
         report.created_at is not None and report.created_at < order.created_at - _CLOCKS_DIFFER
     )
-    if order.broker_order_id is not None or ours != theirs or not terms_agree or foreign:
+    same = ours == theirs and report.type in types and same_prices and named
+    if order.broker_order_id is not None or not same or foreign:
         raise MismatchedReport(
             f"The broker's order {report.broker_order_id} ({report.side} {report.qty} "
-            f"{report.symbol} at {report.limit_price}) is not order {order.client_order_id} "
-            f"({order.side} {order.qty:f} {order.symbol} at {order.limit_price:f}).",
+            f"{report.symbol}, {report.type}, at {_at(report)}) is not order "
+            f"{order.client_order_id} ({order.side} {order.qty:f} {order.symbol}, {order.type}, "
+            f"at {_at(order)}).",
             foreign=foreign,
         )
+
+
+def _at(order: Order | OrderReport) -> str:
+    prices = [plain(price) for price in (order.limit_price, order.stop_price) if price is not None]
+    return " and ".join(prices) or "the market"
+
+
+def _note_bust(order: Order, report: OrderReport) -> None:
+    """A trade taken back or corrected is a person's to decide; its order's figures can no longer
+    be added up, so that from here on only its single executions count."""
+    bust = report.bust
+    if bust is None:
+        return
+    Bust.objects.bulk_create(
+        [
+            Bust(
+                order=order,
+                account_id=order.account_id,
+                kind=bust.kind,
+                execution_id=bust.execution_id,
+                previous_execution_id=bust.previous_execution_id,
+                qty=bust.qty,
+                price=bust.price,
+                occurred_at=bust.occurred_at,
+                report=_storable(report.raw),
+            )
+        ],
+        ignore_conflicts=True,
+    )
+    Order.objects.filter(pk=order.pk).update(executions_only=True)
+    order.executions_only = True
+    what = "took a trade of it back" if bust.kind == Bust.Kind.BUST else "corrected a trade of it"
+    raise_alert(
+        order.account_id,
+        code=bust.kind,
+        subject=str(order.pk),
+        severity=Alert.Severity.CRITICAL,
+        message=(
+            f"Order {order.client_order_id} ({order.symbol}): the broker {what} "
+            f"({bust.previous_execution_id or bust.execution_id}). The book still has it as it "
+            "was: compare the position, and approve or reject the correction."
+        ),
+    )
 
 
 def _status_after(order: Order, report: OrderReport) -> str:
@@ -170,7 +344,7 @@ def _status_after(order: Order, report: OrderReport) -> str:
 
 
 def _raise_incidents(
-    order: Order, report: OrderReport, before: str, after: str, booked: Decimal
+    order: Order, report: OrderReport, before: str, after: str, booked: bool
 ) -> None:
     """What a person must hear of: each is a sentence that says what was found."""
     found: list[tuple[str, str]] = []
@@ -195,7 +369,15 @@ def _raise_incidents(
 
 def _append(
     order: Order, before: str, after: str, origin: Origin, report: OrderReport | None = None
-) -> None:
+) -> OrderHistory:
+    row = _step(order, before, after, origin, report)
+    row.save(force_insert=True)
+    return row
+
+
+def _step(
+    order: Order, before: str, after: str, origin: Origin, report: OrderReport | None = None
+) -> OrderHistory:
     now = datetime.now(UTC)
     row = OrderHistory(
         order=order,
@@ -210,9 +392,9 @@ def _append(
         report=None if report is None else _storable(report.raw),
     )
     row.hash = row.digest(order.history_hash)
-    row.save(force_insert=True)
     order.history_length, order.history_hash = row.seq, row.hash
     order.updated_at = now
+    return row
 
 
 def _storable(value: Any) -> Any:

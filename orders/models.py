@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 
 from orders import statuses
 from ordinis.accounts.models import BrokerAccount, Strategy
-from ordinis.broker.port import OrderRequest
+from ordinis.broker.port import OrderRequest, StopLoss
 from positions.models import LedgerEntry
 
 
@@ -28,13 +28,29 @@ class Order(models.Model):
         BUY = "buy", "Buy"
         SELL = "sell", "Sell"
 
+    class Role(models.TextChoices):
+        TAKE_PROFIT = "take_profit", "Take-profit"
+        STOP_LOSS = "stop_loss", "Stop-loss"
+        DEPENDENT = "dependent", "Dependent"
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     account = models.ForeignKey(BrokerAccount, models.PROTECT, related_name="orders")
     strategy = models.ForeignKey(Strategy, models.PROTECT, related_name="orders")
-    client_order_id = models.CharField(max_length=48)
+    # Ours have at most 48 characters; a replacement made in the broker's own app may have more.
+    client_order_id = models.CharField(max_length=128)
     broker_order_id = models.CharField(max_length=64, null=True)  # noqa: DJ001 unique, so not ""
     # Of the request as parsed: the same id with another body is refused.
     fingerprint = models.CharField(max_length=64)
+
+    # A dependent order waits for its parent's fill (SPEC O9).
+    parent = models.ForeignKey("self", models.PROTECT, null=True, related_name="dependents")
+    role = models.CharField(max_length=12, choices=Role.choices, blank=True)
+    # "oco": sent with its stop-loss as its leg, which has no request of its own.
+    order_class = models.CharField(max_length=8, blank=True)
+    leg_of = models.ForeignKey("self", models.PROTECT, null=True, related_name="legs")
+    # A replacement is an order of its own; `chain` is the id of the first order of its line.
+    replaces = models.ForeignKey("self", models.PROTECT, null=True, related_name="replacements")
+    chain = models.UUIDField(editable=False)
 
     symbol = models.CharField(max_length=16)
     side = models.CharField(max_length=4, choices=Side.choices)
@@ -43,7 +59,12 @@ class Order(models.Model):
     time_in_force = models.CharField(max_length=8)
     extended_hours = models.BooleanField(default=False)
     reference_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
-    limit_price = models.DecimalField(max_digits=20, decimal_places=9)
+    limit_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    stop_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    trail_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    trail_percent = models.DecimalField(max_digits=8, decimal_places=4, null=True)
+    # Dollars a share that it may cost at most: what a buy commits.
+    worst_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
 
     status = models.TextField()  # the broker may invent one, of any length
     filled_qty = models.DecimalField(max_digits=20, decimal_places=9, default=Decimal(0))
@@ -57,10 +78,19 @@ class Order(models.Model):
     # When it was last handed to the broker, and how often.
     submitted_at = models.DateTimeField(null=True)
     attempts = models.PositiveSmallIntegerField(default=0)
+    # When it passed the checks: its age limit for being sent again counts from here.
+    judged_at = models.DateTimeField(null=True)
+    # When a dependent order that could not be sent yet is tried again.
+    retry_at = models.DateTimeField(null=True)
     # Database time at which the broker's word that it exists had reached us (DESIGN, "What an
     # order commits"); empty while it is unproved.
     acknowledged_at = models.DateTimeField(null=True)
     broker_updated_at = models.DateTimeField(null=True)
+    # Somebody wants it cancelled: it is asked for until the order has ended, and never sent again.
+    cancel_requested_at = models.DateTimeField(null=True)
+    cancel_sent_at = models.DateTimeField(null=True)
+    # The broker took a trade of it back: its cumulative figures no longer say what was traded.
+    executions_only = models.BooleanField(default=False)
     # Look-ups by client id that found nothing since the answer was lost.
     lookups_missed = models.PositiveSmallIntegerField(default=0)
     first_missed_at = models.DateTimeField(null=True)
@@ -91,6 +121,16 @@ class Order(models.Model):
                 name="orders_open",
             ),
             models.Index(fields=("account", "acknowledged_at"), name="orders_by_acknowledgement"),
+            models.Index(fields=("chain",), name="orders_by_chain"),
+            models.Index(
+                fields=("parent",), condition=Q(parent__isnull=False), name="orders_by_parent"
+            ),
+            models.Index(
+                fields=("cancel_requested_at",),
+                condition=Q(cancel_requested_at__isnull=False)
+                & ~Q(status__in=sorted(statuses.CLOSED)),
+                name="orders_to_cancel",
+            ),
             models.Index(fields=("account", "symbol", "updated_at"), name="orders_moved_lately"),
             models.Index(
                 fields=("strategy", "symbol", "-created_at", "-id"), name="orders_by_symbol"
@@ -129,7 +169,19 @@ class Order(models.Model):
             time_in_force=self.time_in_force,
             limit_price=self.limit_price,
             extended_hours=self.extended_hours,
+            stop_price=self.stop_price,
+            trail_price=self.trail_price,
+            trail_percent=self.trail_percent,
+            stop_loss=self._stop_loss,
         )
+
+    @property
+    def _stop_loss(self) -> StopLoss | None:
+        if self.order_class != "oco":
+            return None
+        leg = self.legs.get()
+        assert leg.stop_price is not None, "a stop-loss has a stop price"
+        return StopLoss(stop_price=leg.stop_price, limit_price=leg.limit_price)
 
 
 class OrderHistory(models.Model):
@@ -143,6 +195,7 @@ class OrderHistory(models.Model):
         POLL = "poll", "Poll"
         RECONCILE = "reconcile", "Reconciliation"
         OPERATOR = "operator", "Operator"
+        DEPENDENTS = "dependents", "Dependents"
 
     order = models.ForeignKey(Order, models.PROTECT, related_name="history")
     seq = models.PositiveIntegerField()
@@ -220,6 +273,96 @@ class Fill(models.Model):
 
     def __str__(self) -> str:
         return f"{self.qty:f} at {self.price:f}"
+
+
+class BoundClientOrderId(models.Model):
+    """A client order id that asked for an order which stood already: it is bound to that order
+    for ever (SPEC O6)."""
+
+    account = models.ForeignKey(BrokerAccount, models.PROTECT, related_name="+")
+    client_order_id = models.CharField(max_length=48)
+    fingerprint = models.CharField(max_length=64)
+    order = models.ForeignKey(Order, models.PROTECT, related_name="bound_ids")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=("account", "client_order_id"), name="client_order_id_bound_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.client_order_id
+
+
+class Bust(models.Model):
+    """The broker took a trade back, or corrected it, after it was told. A person decides what
+    follows; the ledger is not touched."""
+
+    class Kind(models.TextChoices):
+        BUST = "trade_bust", "Trade taken back"
+        CORRECT = "trade_correct", "Trade corrected"
+
+    order = models.ForeignKey(Order, models.PROTECT, related_name="busts")
+    account = models.ForeignKey(BrokerAccount, models.PROTECT, related_name="+")
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    execution_id = models.CharField(max_length=80)
+    previous_execution_id = models.CharField(max_length=80, blank=True)
+    qty = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    occurred_at = models.DateTimeField()
+    recorded_at = models.DateTimeField(db_default=Now())
+    report = models.JSONField(help_text="The broker's own words.")
+
+    class Meta:
+        ordering = ("occurred_at", "id")
+        constraints = [
+            models.UniqueConstraint(fields=("account", "execution_id"), name="bust_told_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()}: {self.previous_execution_id or self.execution_id}"
+
+
+class Event(models.Model):
+    """A transition or a fill as the event feed tells it (SPEC O13).
+
+    Written with what it tells, without a number; `orders.events` numbers it when it is first read,
+    one strategy at a time, so that nobody who has seen N ever meets a smaller one later.
+    """
+
+    class Kind(models.TextChoices):
+        TRANSITION = "transition", "Transition"
+        FILL = "fill", "Fill"
+
+    strategy = models.ForeignKey(Strategy, models.PROTECT, related_name="events")
+    seq = models.PositiveBigIntegerField(null=True)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    order = models.ForeignKey(Order, models.PROTECT, related_name="events")
+    status = models.TextField()
+    from_status = models.TextField(blank=True)
+    filled_qty = models.DecimalField(max_digits=20, decimal_places=9)
+    average_fill_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    execution_id = models.CharField(max_length=80, null=True)  # noqa: DJ001 as a fill's
+    qty = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    occurred_at = models.DateTimeField()
+    received_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("strategy", "seq")
+        constraints = [
+            models.UniqueConstraint(fields=("strategy", "seq"), name="event_seq_unique"),
+        ]
+        indexes = [
+            models.Index(
+                fields=("strategy", "id"), condition=Q(seq=None), name="events_without_number"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.seq or ''} of {self.order_id}"
 
 
 class StreamMessage(models.Model):

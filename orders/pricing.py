@@ -1,4 +1,5 @@
-"""Limit prices from a reference price and an offset (SPEC O5). Pure: values in, a value out.
+"""Limit prices from a reference price and an offset (SPEC O5), and what an order may cost at most.
+Pure: values in, a value out.
 
 A buy is priced below the reference, a sell above it, rounded to the broker's tick toward the
 reference, so that the configured offset is never exceeded.
@@ -8,9 +9,12 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Literal
 
+from orders.errors import OrderSubmissionError
 from ordinis.numbers import plain
 
 _BPS = Decimal(10_000)
+_CENT = Decimal("0.01")
+_DEARER_COLLAR_BELOW = Decimal(50)  # dollars
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +27,8 @@ class Offsets:
     max_slippage_pct: Decimal
 
 
-class Unpriceable(Exception):
-    """No valid limit price follows from the reference and the offset. `code` is stable."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+class Unpriceable(OrderSubmissionError):
+    """No valid price follows from what was given."""
 
 
 def tick(price: Decimal) -> Decimal:
@@ -81,3 +81,54 @@ def check_slippage(price: Decimal, reference: Decimal, offsets: Offsets) -> None
             f"{plain(reference)}; max_slippage_pct allows "
             f"{plain(offsets.max_slippage_pct)} %.",
         )
+
+
+def worst_price(
+    *,
+    side: str,
+    type: str,
+    limit_price: Decimal | None,
+    stop_price: Decimal | None,
+    trail_price: Decimal | None,
+    trail_percent: Decimal | None,
+    reference_price: Decimal | None,
+    max_slippage_pct: Decimal,
+) -> Decimal | None:
+    """Dollars a share that an order may cost at most: what a buy commits. For a sell a price to
+    value it by, None where none was given. The terms hold (`orders.terms`).
+
+    Raises Unpriceable for a buy that only a reference price can bound, when there is none.
+    """
+    if side == "sell":
+        return limit_price or stop_price or reference_price
+    if limit_price is not None:
+        return limit_price
+    if stop_price is not None:
+        return collared(stop_price)
+    if reference_price is None:
+        raise Unpriceable(
+            "reference_price_required",
+            f"Nothing bounds what a {type} buy may cost. Give reference_price, the price that you "
+            "expect, or send a limit order.",
+        )
+    if type == "market":
+        return _up(reference_price * (1 + max_slippage_pct / 100))
+    if trail_price is None:
+        assert trail_percent is not None, "a trailing stop has one of the two"
+        trail_price = reference_price * trail_percent / 100
+    # The broker keeps a trailing stop in cents.
+    stop = (reference_price + trail_price).quantize(_CENT, ROUND_CEILING)
+    # It follows the price down, and may come to where the broker's collar is the wider one.
+    return max(collared(stop), collared(min(stop, _DEARER_COLLAR_BELOW - _CENT)))
+
+
+def collared(stop_price: Decimal) -> Decimal:
+    """The most that a buy stop may cost: Alpaca limits it, once it goes off, to 4 % above its stop
+    price, 2.5 % from $50 on (ALPACA.md section 3)."""
+    collar = Decimal("1.04") if stop_price < _DEARER_COLLAR_BELOW else Decimal("1.025")
+    return _up(stop_price * collar)
+
+
+def _up(price: Decimal) -> Decimal:
+    step = tick(price)
+    return (price / step).to_integral_value(rounding=ROUND_CEILING) * step

@@ -1,8 +1,9 @@
 """Finds out what became of orders whose answer was lost, or whose sender died.
 
-Proof is an order found under our client id, or three misses over at least 10 seconds. Only then
-is it sent again (same id, same body, so that the broker itself refuses a second one), or, past
-its age limit, given up as `failed`. Never decides on one miss: a look-up can lag behind.
+Proof is an order found under our client id; or three misses over at least 10 seconds, and a list
+of the account's orders without it. Only then is it sent again (same id, same body, so that the
+broker itself refuses a second one), or, past its age limit or no longer wanted, given up as
+`failed`. Never decides on one miss: a look-up can lag behind.
 """
 
 import logging
@@ -14,10 +15,13 @@ from django.db.models import F, Q
 from orders import lifecycle, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
-from orders.submission import resend, settle_mismatch
+from orders.sending import get, resend, settle_mismatch
+from orders.sync import look_up
 from ordinis.accounts.brokers import broker_for
+from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.broker.port import OrderReport
+from ordinis.failpoints import failpoint
 from risk.figures import database_now
 
 log = logging.getLogger("ordinis.orders")
@@ -25,6 +29,8 @@ log = logging.getLogger("ordinis.orders")
 _MISSES = 3
 _OVER = timedelta(seconds=10)
 _BATCH = 500
+# The list of the account's orders starts so long before ours: clocks differ.
+_LOOKED_BACK = timedelta(minutes=1)
 # An order believed never to have arrived is looked up for this long: its request may have been on
 # its way longer than anyone waited, and have filled at once.
 _WATCHED = timedelta(hours=1)
@@ -35,10 +41,12 @@ def due(now: datetime) -> list[Order]:
     outcome within the broker's timeout."""
     abandoned = now - timedelta(seconds=settings.BROKER_TIMEOUT + 5)
     return list(
-        Order.objects.select_related("account", "strategy")
+        Order.objects.select_related("account", "strategy", "leg_of__account")
         .filter(
             Q(status=statuses.UNRESOLVED)
-            | Q(status=statuses.SUBMITTING, submitted_at__lt=abandoned)
+            | Q(status=statuses.SUBMITTING, submitted_at__lt=abandoned),
+            # The leg of a pair has the fate of its order.
+            Q(leg_of=None) | Q(leg_of__acknowledged_at__isnull=False),
         )
         # Those looked up least come first, so that none waits behind what stays unknown.
         .order_by("lookups_missed", "submitted_at")[:_BATCH]
@@ -65,6 +73,8 @@ def watch(order: Order) -> Order:
 
 def resolve(order: Order) -> Order:
     """One look-up of one order, and what follows from it."""
+    if order.leg_of is not None:
+        return _find_leg(order)
     if order.status == statuses.SUBMITTING:
         order = lifecycle.transition(
             order.pk,
@@ -77,6 +87,13 @@ def resolve(order: Order) -> Order:
         log.warning("look-up failed", extra={"order": str(order.pk), "error": error.message})
         return order
     return _found(order, report) if report else _missed(order)
+
+
+def _find_leg(leg: Order) -> Order:
+    """The broker's answer to a pair lacked its leg: the look-up of the order names it."""
+    assert leg.leg_of is not None
+    look_up(leg.leg_of)
+    return get(leg.pk)
 
 
 def _found(order: Order, report: OrderReport) -> Order:
@@ -96,12 +113,41 @@ def _missed(order: Order) -> Order:
     )
     if order.lookups_missed + 1 < _MISSES or now - missing_since < _OVER:
         return order
-    if now - order.created_at < timedelta(seconds=settings.RESEND_MAX_AGE):
-        return resend(order.pk)
-    return lifecycle.transition(
-        order.pk,
-        statuses.FAILED,
-        Origin(
-            Source.SUBMIT, "resolver", "The broker knows nothing of it and it is too old to send."
-        ),
-    )
+    listed = broker_for(order.account).orders_since(order.created_at - _LOOKED_BACK)
+    found = [each for each in listed.items if each.client_order_id == order.client_order_id]
+    if found:
+        return _found(order, found[0])
+    if not listed.complete:
+        return order  # an absence from an incomplete list proves nothing
+    failpoint("resolver.proved_absent")
+    current = get(order.pk)
+    if why := _unwanted(current, now):
+        return _give_up(current, f"The broker knows nothing of it. {why}")
+    return resend(current)
+
+
+def _unwanted(order: Order, now: datetime) -> str:
+    """Why an order that never arrived must not be sent again; empty when it may be."""
+    if order.cancel_requested_at is not None:
+        return "It was to be cancelled."
+    if order.replaces_id is not None:
+        return "A replacement is not sent twice; the order that it was to replace stands."
+    if now - (order.judged_at or order.created_at) >= timedelta(seconds=settings.RESEND_MAX_AGE):
+        return "It is too old to send."
+    return ""
+
+
+def _give_up(order: Order, why: str) -> Order:
+    failed = lifecycle.transition(order.pk, statuses.FAILED, Origin(Source.SUBMIT, "resolver", why))
+    if order.parent_id is not None and order.replaces_id is None:
+        raise_alert(
+            order.account_id,
+            code="dependent_failed",
+            subject=str(order.pk),
+            severity=Alert.Severity.CRITICAL,
+            message=(
+                f"The {order.get_role_display().lower()} {order.client_order_id} "
+                f"({order.symbol}) never reached the broker: the position stands without it."
+            ),
+        )
+    return failed

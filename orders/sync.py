@@ -4,13 +4,15 @@ An absence is only concluded from a complete list, and then looked up order by o
 """
 
 import logging
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from django.db import OperationalError, transaction
 from django.db.models import Q, QuerySet
 
 from orders import lifecycle, statuses
+from orders.errors import OrderStatusError
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from ordinis.accounts.brokers import broker_for
@@ -25,11 +27,18 @@ from risk import figures
 
 log = logging.getLogger("ordinis.orders")
 
+# So long the successor of an order is looked for that was replaced without us.
+_FOLLOWED = timedelta(days=1)
+
 
 def order_of(account: BrokerAccount, report: OrderReport) -> Order | None:
     """The order that a report is about; None when it is not one of ours."""
     theirs = Q(broker_order_id=report.broker_order_id) | Q(client_order_id=report.client_order_id)
-    return Order.objects.filter(theirs, account=account).first()
+    order = Order.objects.filter(theirs, account=account).first()
+    if order is None and report.replaces:
+        replaced = Order.objects.filter(account=account, broker_order_id=report.replaces).first()
+        return lifecycle.adopt(replaced, report) if replaced else None
+    return order
 
 
 def take_in(account: BrokerAccount, report: OrderReport, source: Source) -> Order | None:
@@ -45,12 +54,16 @@ def poll(account: BrokerAccount, source: Source = Source.POLL) -> bool:
     """
     broker = broker_for(account)
     # Ours first: an order sent after this is not missed for being absent from the list.
-    ours = {order.client_order_id: order for order in _open_at_broker(account)}
+    ours = {order.pk: order for order in _open_at_broker(account)}
     theirs = broker.open_orders()
-    reports = {report.client_order_id: report for report in theirs.items}
-    for order in Order.objects.filter(account=account, client_order_id__in=reports):
-        ours.pop(order.client_order_id, None)
-        report = reports[order.client_order_id]
+    known = _known(account, theirs.items)
+    for report in theirs.items:
+        order = known.get(report.broker_order_id) or known.get(report.client_order_id)
+        if order is None and report.replaces:
+            order = order_of(account, report)
+        if order is None:
+            continue  # not one of ours
+        ours.pop(order.pk, None)
         if (report.status, report.filled_qty) != (order.status, order.filled_qty):
             _observe(order, report, source)
     if not theirs.complete:
@@ -60,9 +73,41 @@ def poll(account: BrokerAccount, source: Source = Source.POLL) -> bool:
     return all(_look_up(broker, order, source) for order in ours.values())
 
 
+def _known(account: BrokerAccount, reports: Iterable[OrderReport]) -> dict[str, Order]:
+    """Our orders among these, by the broker's id where it is known, and else by ours."""
+    rows = Order.objects.filter(
+        Q(broker_order_id__in=[report.broker_order_id for report in reports])
+        | Q(client_order_id__in=[report.client_order_id for report in reports]),
+        account=account,
+    )
+    return {row.broker_order_id or row.client_order_id: row for row in rows}
+
+
 def _open_at_broker(account: BrokerAccount) -> QuerySet[Order]:
-    closed = Q(status__in=sorted(statuses.CLOSED))
-    return Order.objects.filter(account=account, broker_order_id__isnull=False).exclude(closed)
+    """Those that are open, and those replaced by something that we do not know yet."""
+    lately = datetime.now(UTC) - _FOLLOWED
+    abandoned = Q(status=statuses.REPLACED, replacements=None, updated_at__gte=lately)
+    rows = Order.objects.select_related("account", "strategy")
+    return rows.filter(
+        ~Q(status__in=sorted(statuses.CLOSED)) | abandoned,
+        account=account,
+        broker_order_id__isnull=False,
+    )
+
+
+def look_up(order: Order, source: Source = Source.POLL) -> Order:
+    """Asks the broker for one order that it has acknowledged. Raises OrderStatusError."""
+    try:
+        read = _look_up(broker_for(order.account), order, source)
+    except BrokerRefused as error:
+        raise OrderStatusError("broker_refused", error.message) from error
+    if not read:
+        raise OrderStatusError(
+            "broker_unavailable",
+            f"The broker could not be asked for {order.client_order_id}. Its last known status "
+            "stands; ask again in a moment.",
+        )
+    return Order.objects.select_related("account", "strategy").get(pk=order.pk)
 
 
 def _look_up(broker: Broker, order: Order, source: Source) -> bool:
@@ -85,7 +130,21 @@ def _look_up(broker: Broker, order: Order, source: Source) -> bool:
         )
         return True
     _observe(order, found, source)
+    if found.replaced_by and not order.replacements.exists():
+        _follow(broker, order, found.replaced_by, source)
     return True
+
+
+def _follow(broker: Broker, order: Order, successor_id: str, source: Source) -> None:
+    """Takes over what replaced an order in the broker's own app: it may have ended already, and
+    then no list of open orders names it."""
+    try:
+        successor = broker.order(successor_id)
+    except BrokerUnavailable as error:
+        log.warning("successor not read", extra={"order": str(order.pk), "error": error.message})
+        return
+    if successor is not None:
+        take_in(order.account, successor, source)
 
 
 def _observe(order: Order, report: OrderReport, source: Source) -> Order:

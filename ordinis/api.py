@@ -11,7 +11,7 @@ from ninja import NinjaAPI, Router, Schema
 from ninja.errors import HttpError, ValidationError
 
 from orders.api import router as orders
-from orders.submission import reserved
+from orders.judgement import reserved
 from orders.sync import refresh
 from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable

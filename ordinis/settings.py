@@ -297,13 +297,23 @@ LOGGING = cast(
         "version": 1,
         "disable_existing_loggers": False,
         "filters": {"ordinis": {"()": "ordinis.logging.ContextFilter"}},
-        "formatters": {"line": {"()": "ordinis.logging.LineFormatter"}},
+        "formatters": {
+            "line": {"()": "ordinis.logging.LineFormatter"},
+            "json": {"()": "ordinis.logging.JsonFormatter"},
+        },
         "handlers": {
             "console": {
                 "class": "logging.StreamHandler",
                 "filters": ["ordinis"],
                 "formatter": "line",
-            }
+                "level": "INFO",
+            },
+            "orders": {
+                "()": "ordinis.logging.LineFile",
+                "path": LOG_DIR / "orders.jsonl",
+                "filters": ["ordinis"],
+                "formatter": "json",
+            },
         },
         "root": {"handlers": ["console"], "level": "INFO"},
         "loggers": {
@@ -311,6 +321,12 @@ LOGGING = cast(
             "alpaca": {"level": "WARNING"},
             "apscheduler": {"level": "WARNING"},
             "django-q": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+            # The order log (ordinis.broker.order_log); the queries in it are for the file alone.
+            "ordinis.broker.calls": {
+                "handlers": ["console"] if "pytest" in sys.modules else ["console", "orders"],
+                "level": "DEBUG",
+                "propagate": False,
+            },
         },
     },
 )

@@ -58,6 +58,8 @@ def shown(key: str, value: Any, offset_mode: str = "") -> str:
         return f"{text.shares(value)} bps"
     if choices := dict(_field(key).flatchoices):
         return str(choices[value])
+    if key == "allowed_order_types":
+        return ", ".join(sorted(value.split(",") if isinstance(value, str) else value))
     return f"{text.shares(value)} {_UNITS.get(key, '')}".strip()
 
 

@@ -17,6 +17,8 @@ class LimitsOut(Schema):
     """The values in force for this token's strategy: per cent, basis points or dollars."""
 
     buying_power_buffer_pct: str
+    allowed_order_types: list[str]
+    duplicate_guard: bool
     offset_mode: str
     buy_offset: str
     sell_offset: str
@@ -27,8 +29,11 @@ class LimitsOut(Schema):
 @router.get("/risk/limits", auth=Scope("read"), response=LimitsOut, summary="Limits in force")
 def get_limits(request: TokenRequest) -> dict[str, Any]:
     strategy = strategy_of(request)
-    values = asdict(in_force(strategy.account_id, strategy.pk))
-    return {
-        key: plain(value) if isinstance(value, Decimal) else str(value)
-        for key, value in values.items()
-    }
+    limits = in_force(strategy.account_id, strategy.pk)
+    return {key: _shown(value) for key, value in asdict(limits).items()}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return plain(value)
+    return sorted(value) if isinstance(value, frozenset) else value

@@ -14,16 +14,24 @@ from risk.limits import Limits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """The order to be judged, priced: shares and dollars."""
+    """The order to be judged: shares, and dollars a share that it may cost at most. A replacement
+    is judged by what it needs beyond what its predecessor still holds."""
 
     symbol: str
     side: str
     qty: Decimal
     limit_price: Decimal
+    replaced_qty: Decimal = Decimal(0)
+    replaced_cost: Decimal = Decimal(0)
 
     @property
     def cost(self) -> Decimal:
-        return self.qty * self.limit_price
+        return max(self.qty * self.limit_price - self.replaced_cost, Decimal(0))
+
+    @property
+    def needs(self) -> Decimal:
+        """Shares that must be free."""
+        return max(self.qty - self.replaced_qty, Decimal(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +74,7 @@ def usable_buying_power(context: Context, limits: Limits) -> Decimal:
 def _buying_power(intent: Intent, context: Context, limits: Limits) -> list[Violation]:
     """SPEC K2: two orders can never spend the same money."""
     usable = usable_buying_power(context, limits)
-    if intent.cost <= usable:
+    if intent.cost <= usable or not intent.cost:
         return []
     has = context.account.buying_power - context.committed.money
     return [
@@ -89,19 +97,19 @@ def _free_shares(intent: Intent, context: Context) -> list[Violation]:
     """SPEC K3: the broker turns an oversell into a short without a word, so it is never sent."""
     reserved = context.committed.shares.get(intent.symbol, Decimal(0))
     free = max(context.free_qty - reserved, Decimal(0))
-    if intent.qty <= free:
+    if intent.needs <= free:
         return []
     return [
         Violation(
             code="insufficient_quantity",
             message=(
-                f"{intent.symbol}: selling {plain(intent.qty)}, but only "
+                f"{intent.symbol}: selling {plain(intent.needs)}, but only "
                 f"{plain(free)} are free ({plain(context.free_qty)} available at "
                 f"the broker, {plain(reserved)} in orders on their way). "
                 "Short selling is not enabled; lower the quantity."
             ),
             limit=free,
-            actual=intent.qty,
+            actual=intent.needs,
         )
     ]
 

@@ -20,6 +20,10 @@ class Commitment:
     # Shares that may still fill, whatever the order's state; 0 only when that is proved.
     open_qty: Decimal
     acknowledged_at: datetime | None
+    # Of a replacement: what is still open of the order that it replaces, which counts, too. The
+    # broker holds the larger of the two.
+    replaced_qty: Decimal = Decimal(0)
+    replaced_cost: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,10 @@ def committed(orders: Iterable[Commitment], asked_at: datetime, margin: timedelt
             continue
         if order.side == "buy":
             price = order.average_fill_price or order.limit_price
-            money += order.filled_qty * price + order.open_qty * order.limit_price
+            open_cost = order.open_qty * order.limit_price
+            money += order.filled_qty * price + max(open_cost - order.replaced_cost, Decimal(0))
         else:
-            shares[order.symbol] = (
-                shares.get(order.symbol, Decimal(0)) + order.filled_qty + order.open_qty
-            )
+            open_qty = max(order.open_qty - order.replaced_qty, Decimal(0))
+            held = shares.get(order.symbol, Decimal(0))
+            shares[order.symbol] = held + order.filled_qty + open_qty
     return Committed(money, shares)

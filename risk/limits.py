@@ -1,5 +1,7 @@
 """The limits in force, and the one way to change them (console form and `limits` command)."""
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
@@ -18,6 +20,8 @@ class Limits:
     """The values in force; the defaults are API.md's."""
 
     buying_power_buffer_pct: Decimal = Decimal(1)
+    allowed_order_types: frozenset[str] = frozenset({"limit"})
+    duplicate_guard: bool = True
     offset_mode: str = RiskLimits.OffsetMode.BPS
     buy_offset: Decimal = Decimal(15)
     sell_offset: Decimal = Decimal(10)
@@ -27,7 +31,14 @@ class Limits:
 
 KEYS = tuple(field.name for field in fields(Limits))
 # Where account and strategy both set one of these, the tighter holds.
-_TIGHTER = {"buying_power_buffer_pct": max, "max_slippage_pct": min}
+_TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
+    "buying_power_buffer_pct": max,
+    "allowed_order_types": operator.and_,
+    "duplicate_guard": operator.or_,
+    "max_slippage_pct": min,
+}
+# Only the account opens these: where it says nothing, a strategy meets the account's default.
+_ACCOUNT_OPENS = ("allowed_order_types", "duplicate_guard")
 ACCOUNT_ONLY = frozenset({"reconcile_mode"})
 
 
@@ -50,7 +61,8 @@ def in_force(account_id: int, strategy_id: int | None = None) -> Limits:
         row.strategy_id: row
         for row in versions.order_by("strategy_id", "-version").distinct("strategy_id")
     }
-    values: dict[str, Any] = {}
+    defaults = Limits()
+    values: dict[str, Any] = {key: getattr(defaults, key) for key in _ACCOUNT_OPENS}
     for owner in (None, strategy_id):
         row = owners.get(owner)
         if row is None:
@@ -59,6 +71,8 @@ def in_force(account_id: int, strategy_id: int | None = None) -> Limits:
             value = getattr(row, key)
             if value in (None, "") or (owner is not None and key in ACCOUNT_ONLY):
                 continue
+            if key == "allowed_order_types":
+                value = frozenset(value.split(","))
             tighter = _TIGHTER.get(key) if owner is not None and key in values else None
             values[key] = tighter(values[key], value) if tighter else value
         if strategy_id is None:

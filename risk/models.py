@@ -6,12 +6,14 @@ A field left empty falls back: a strategy's to its account's, the account's to t
 from decimal import Decimal
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
 
 from ordinis.accounts.models import BrokerAccount, Strategy
 
+ORDER_TYPES = ("limit", "market", "stop", "stop_limit", "trailing_stop")
 _NOT_NEGATIVE = MinValueValidator(Decimal(0))
 
 
@@ -51,6 +53,20 @@ class RiskLimits(models.Model):
         blank=True,
         validators=[_NOT_NEGATIVE, MaxValueValidator(Decimal(100))],
         help_text="Share of buying power, in per cent, that no order may use.",
+    )
+    allowed_order_types = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text=f"Comma-separated, of {', '.join(ORDER_TYPES)}; limit always stays allowed. "
+        "A strategy's own can only take away from its account's.",
+    )
+    duplicate_guard = models.BooleanField(
+        null=True,
+        blank=True,
+        choices=((True, "Yes"), (False, "No")),
+        error_messages={"invalid_nullable": "“%(value)s” is neither yes nor no."},
+        help_text="Whether an open order like it answers in the place of a new one. A strategy's "
+        "own can only switch it on.",
     )
     offset_mode = models.CharField(
         max_length=8,
@@ -103,3 +119,17 @@ class RiskLimits(models.Model):
 
     def __str__(self) -> str:
         return f"{self.strategy or self.account}, version {self.version}"
+
+    def clean(self) -> None:
+        """Brings the order types into one spelling: sorted, without spaces, limit among them."""
+        if not self.allowed_order_types:
+            return
+        types = {part.strip() for part in self.allowed_order_types.split(",")} - {""} | {"limit"}
+        if unknown := sorted(types.difference(ORDER_TYPES)):
+            raise ValidationError(
+                {
+                    "allowed_order_types": f"{', '.join(unknown)}: not an order type. "
+                    f"Known: {', '.join(ORDER_TYPES)}."
+                }
+            )
+        self.allowed_order_types = ",".join(sorted(types))

@@ -7,11 +7,14 @@ import pytest
 from django.conf import LazySettings
 from django.test import Client
 
+from orders import assets, wake
 from ordinis.accounts.brokers import _adapter
 from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
 from ordinis.broker import transport
 from risk import figures
+from risk.limits import change
 from tests.simulator_server import SimulatorServer
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -23,7 +26,9 @@ def sim(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sim
         server.post("/sim/options", {"new_delay": 0.01, "fill_delay": 0.01})
         settings.BROKER_URL = server.url
         figures._shared.clear()
+        assets.forget()
         yield server
+        until(wake.is_idle, seconds=30)  # what it began must not outlive its database
         _adapter.cache_clear()
 
 
@@ -56,6 +61,18 @@ class Api:
 def api(strategy: Strategy) -> Api:
     _, secret = ApiToken.issue(strategy, SCOPES)
     return Api(secret)
+
+
+@pytest.fixture
+def alike_allowed(account: BrokerAccount) -> None:
+    """Orders of the same content are orders of their own."""
+    change(
+        account=account,
+        strategy=None,
+        values={"duplicate_guard": False},
+        reason="The test sends the same again.",
+        actor="test",
+    )
 
 
 @pytest.fixture

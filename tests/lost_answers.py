@@ -89,7 +89,7 @@ def through_ordinis(sim: "SimulatorServer", token: str, orders: int) -> Figures:
             "symbol": "KO",
             "side": "sell",
             "qty": "1",
-            "limit_price": "500.00",
+            "limit_price": f"5{client_order_id[-4:-2]}.{client_order_id[-2:]}",
         }
         try:
             client.post("/api/v1/orders", body, content_type="application/json")

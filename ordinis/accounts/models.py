@@ -30,6 +30,10 @@ class BrokerAccount(models.Model):
         PAPER = "paper", "Paper"
         LIVE = "live", "Live"
 
+    class DependentsActivation(models.TextChoices):
+        AT_END = "at_end", "When the parent has ended"
+        AS_IT_FILLS = "as_it_fills", "Share by share, as the parent fills"
+
     name = models.CharField(max_length=48, unique=True, validators=[_NAME])
     broker = models.CharField(max_length=20)
     mode = models.CharField(max_length=10, choices=Mode.choices)
@@ -43,6 +47,18 @@ class BrokerAccount(models.Model):
     cash = models.DecimalField(max_digits=20, decimal_places=4, null=True, editable=False)
     buying_power = models.DecimalField(max_digits=20, decimal_places=4, null=True, editable=False)
     as_of = models.DateTimeField(null=True, editable=False)
+
+    dependents_activation = models.CharField(
+        max_length=12,
+        choices=DependentsActivation.choices,
+        default=DependentsActivation.AT_END,
+        help_text="When take-profit and stop-loss orders are sent.",
+    )
+    # While all orders are being cancelled no new one is taken: until when, of which symbol ("":
+    # all), and for which run. The bar falls by itself should that run die.
+    cancelling_until = models.DateTimeField(null=True, editable=False)
+    cancelling_symbol = models.CharField(max_length=16, blank=True, editable=False)
+    cancelling_run = models.UUIDField(null=True, editable=False)
 
     database_time: datetime  # of `lock` only
 

@@ -78,7 +78,8 @@ class AlpacaBroker:
         return self._orders({"status": "all"}, stop_before=after)
 
     def order(self, broker_order_id: str) -> OrderReport | None:
-        return _found(parse_order, self._http.find(f"/orders/{path_part(broker_order_id)}"))
+        path = f"/orders/{path_part(broker_order_id)}"
+        return _found(parse_order, self._http.find(path, {"nested": "true"}))
 
     def order_by_client_id(self, client_order_id: str) -> OrderReport | None:
         query = {"client_order_id": client_order_id}
@@ -94,17 +95,19 @@ class AlpacaBroker:
             "extended_hours": request.extended_hours,
             "client_order_id": request.client_order_id,
         }
-        if request.limit_price is not None:
-            body["limit_price"] = plain(request.limit_price)
+        if request.stop_loss is None:
+            prices = ("limit_price", "stop_price", "trail_price", "trail_percent")
+            body |= _amounts(request, *prices)
+        else:
+            body["order_class"] = "oco"
+            body["take_profit"] = _amounts(request, "limit_price")
+            body["stop_loss"] = _amounts(request.stop_loss, "stop_price", "limit_price")
         report = _told(parse_order, self._http.write("POST", "/orders", body))
         return _same(report, request.client_order_id)
 
     def replace(self, broker_order_id: str, request: ReplaceRequest) -> OrderReport:
         body: dict[str, Any] = {"client_order_id": request.client_order_id}
-        if request.qty is not None:
-            body["qty"] = plain(request.qty)
-        if request.limit_price is not None:
-            body["limit_price"] = plain(request.limit_price)
+        body |= _amounts(request, "qty", "limit_price")
         path = f"/orders/{path_part(broker_order_id)}"
         report = _told(parse_order, self._http.write("PATCH", path, body))
         return _same(report, request.client_order_id)
@@ -234,6 +237,12 @@ def _told(parse: Callable[[Any], T], raw: Any) -> T:
         return parse(raw)
     except ValueError as error:
         raise OutcomeUnknown(f"The broker's answer is unusable: {error}.") from error
+
+
+def _amounts(request: object, *names: str) -> dict[str, str]:
+    """Those that are given, as the broker takes them."""
+    values = ((name, getattr(request, name)) for name in names)
+    return {name: plain(value) for name, value in values if value is not None}
 
 
 def _same(report: OrderReport, client_order_id: str) -> OrderReport:

@@ -4,6 +4,7 @@ Unknown fields and statuses pass: only what a report can't do without is demande
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from ordinis.broker.port import (
     AccountReport,
     ActivityReport,
     AssetReport,
+    BustReport,
     CalendarDay,
     ClockReport,
     ConfigurationReport,
@@ -83,6 +85,7 @@ def parse_order(raw: Any) -> OrderReport:
         updated_at=parse_time(raw.get("updated_at")),
         replaces=_optional_text(raw, "replaces"),
         replaced_by=_optional_text(raw, "replaced_by"),
+        legs=_legs(raw.get("legs")),
         raw=raw,
     )
 
@@ -92,6 +95,8 @@ def parse_trade_update(message: Any) -> OrderReport:
     `qty` are the execution's own."""
     data = _object(_object(message).get("data"))
     report = parse_order(data.get("order"))
+    if data.get("event") in ("trade_bust", "trade_correct"):
+        return replace(report, bust=_bust(data, report), raw=data)
     if data.get("event") not in ("fill", "partial_fill"):
         return report
     execution_id = data.get("execution_id")
@@ -104,8 +109,24 @@ def parse_trade_update(message: Any) -> OrderReport:
         price=price,
         occurred_at=parse_time(data.get("timestamp")) or report.updated_at or datetime.now(UTC),
     )
-    fields = {name: getattr(report, name) for name in OrderReport.__slots__}
-    return OrderReport(**{**fields, "execution": execution, "raw": data})
+    return replace(report, execution=execution, raw=data)
+
+
+def _bust(data: Raw, report: OrderReport) -> BustReport:
+    event, previous = str(data["event"]), str(data.get("previous_execution_id") or "")
+    return BustReport(
+        kind=event,
+        execution_id=str(data.get("execution_id") or f"{event} of {previous}"),
+        previous_execution_id=previous,
+        qty=_optional(data, "qty"),
+        price=_optional(data, "price"),
+        occurred_at=parse_time(data.get("timestamp")) or report.updated_at or datetime.now(UTC),
+    )
+
+
+def _legs(raw: Any) -> tuple[OrderReport, ...]:
+    """A leg that can't be read must not cost its order."""
+    return parse_list(raw, parse_order).items if isinstance(raw, list) else ()
 
 
 def parse_position(raw: Any) -> PositionReport:

@@ -97,12 +97,36 @@ class OrderReport:
     replaces: str | None = None
     replaced_by: str | None = None
     execution: ExecutionReport | None = None
+    bust: "BustReport | None" = None
+    legs: "tuple[OrderReport, ...]" = ()
     raw: Raw = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BustReport:
+    """A trade that the broker takes back (`trade_bust`) or corrects (`trade_correct`): shares and
+    price are the broker's words on it, `previous_execution_id` names the trade."""
+
+    kind: str
+    execution_id: str
+    previous_execution_id: str
+    qty: Decimal | None
+    price: Decimal | None
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopLoss:
+    """The second exit of an OCO pair; it holds no shares of its own."""
+
+    stop_price: Decimal
+    limit_price: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrderRequest:
-    """What is sent, to the letter: committed before the broker is contacted."""
+    """What is sent, to the letter: committed before the broker is contacted. With `stop_loss` it
+    is an OCO pair: the order itself is the take-profit."""
 
     client_order_id: str
     symbol: str
@@ -112,6 +136,10 @@ class OrderRequest:
     time_in_force: str
     limit_price: Decimal | None
     extended_hours: bool
+    stop_price: Decimal | None = None
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
+    stop_loss: StopLoss | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +246,7 @@ class Broker(Protocol):
         """All orders submitted after a moment, open and closed, every page."""
 
     def order(self, broker_order_id: str) -> OrderReport | None:
-        """One order by the broker's id; None when it knows none."""
+        """One order by the broker's id, with its legs; None when it knows none."""
 
     def order_by_client_id(self, client_order_id: str) -> OrderReport | None:
         """One order by our id; None when the broker knows none (yet)."""

@@ -2,9 +2,11 @@
 
 Sets what the library lacks (timeouts, a bound on slow answers), observes the request budget, and
 turns whatever goes wrong into the errors of `ordinis.broker.errors`. Retries reads and cancels;
-an order POST is made once and never again by itself.
+an order POST is made once and never again by itself. Each attempt about orders is a line of the
+order log.
 """
 
+import itertools
 import json
 import random
 import threading
@@ -20,6 +22,7 @@ from alpaca.trading.client import TradingClient
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, NewConnectionError
 
+from ordinis.broker import order_log
 from ordinis.broker.budget import Budget, Priority, priority
 from ordinis.broker.deadline import Pool, SecurePool, whole_by
 from ordinis.broker.errors import (
@@ -49,12 +52,16 @@ class Transport:
     ) -> None:
         self._url = url
         self._keys = (key_id, secret_key)
-        self._adapter: Callable[[], HTTPAdapter] = lambda: _Adapter(timeout, budget)
-        self._local = threading.local()
+        self._adapter: Callable[[], HTTPAdapter] = lambda: _Adapter(timeout, budget, self._local)
+        self._local = threading.local()  # `.client`, and `.response` of the attempt under way
+        self._account: dict[str, Any] = {}  # the latest figures read, for the order log
 
     def read(self, path: str, query: dict[str, Any] | None = None) -> Any:
         """The JSON under a path, retried. Raises BrokerUnavailable, NotSent or BrokerRefused."""
-        return self._retried(lambda: self._call("GET", path, query))
+        answer = self._retried(lambda number: self._call("GET", path, query, number))
+        if path == "/account":
+            self._account = order_log.figures(answer)
+        return answer
 
     def find(self, path: str, query: dict[str, Any] | None = None) -> Any | None:
         """As `read`; None when the broker itself says that there is none. A gateway's 404, which
@@ -69,20 +76,27 @@ class Transport:
     def cancel(self, path: str) -> Any:
         """A DELETE, which may be repeated without harm. Raises as `read`, and OrderRefused."""
 
-        def attempt() -> Any:
+        def attempt(number: int) -> Any:
             with priority(Priority.CANCEL):
-                return self._call("DELETE", path, None)
+                return self._call("DELETE", path, None, number)
 
         return self._retried(attempt)
 
     def write(self, method: str, path: str, body: dict[str, Any]) -> Any:
         """A request that must not be repeated, made once. Raises OrderRefused,
         DuplicateClientOrderId, NotSent or OutcomeUnknown."""
+        call = order_log.Call(method=method, path=path, data=body, attempt=1)
+        return self._logged(call, lambda: self._write(method, path, body))
+
+    def _write(self, method: str, path: str, body: dict[str, Any]) -> Any:
         try:
             with priority(Priority.SUBMIT):
                 client = self._client()
-                return client.post(path, body) if method == "POST" else client.patch(path, body)
-        except NotSent:
+                answer = client.post(path, body) if method == "POST" else client.patch(path, body)
+            if answer is None:
+                raise OutcomeUnknown("The broker's answer is empty.")
+            return answer
+        except BrokerError:
             raise
         except APIError as error:
             raise _write_failure(error) from error
@@ -91,7 +105,11 @@ class Transport:
                 raise NotSent(_describe(error)) from error
             raise OutcomeUnknown(_describe(error)) from error
 
-    def _call(self, method: str, path: str, query: dict[str, Any] | None) -> Any:
+    def _call(self, method: str, path: str, query: dict[str, Any] | None, number: int) -> Any:
+        call = order_log.Call(method=method, path=path, data=query or {}, attempt=number)
+        return self._logged(call, lambda: self._read(method, path, query))
+
+    def _read(self, method: str, path: str, query: dict[str, Any] | None) -> Any:
         try:
             client = self._client()
             if method == "DELETE":
@@ -108,14 +126,33 @@ class Transport:
             kind = NotSent if _never_left(error) else BrokerUnavailable
             raise kind(_describe(error)) from error
 
-    def _retried(self, attempt: Callable[[], T]) -> T:
+    def _logged(self, call: order_log.Call, ask: Callable[[], Any]) -> Any:
+        """What `ask` returns or raises, with its line in the order log."""
+        self._local.response = None
+        try:
+            answer = ask()
+        except BaseException as error:
+            ending = order_log.Ending(
+                error=error, classification=_classification(error), response=self._local.response
+            )
+            order_log.write(call, ending, self._account)
+            raise
+        else:
+            ending = order_log.Ending(answer=answer, response=self._local.response)
+            order_log.write(call, ending, self._account)
+            return answer
+        finally:
+            self._local.response = None  # large, and of no more use
+
+    def _retried(self, attempt: Callable[[int], T]) -> T:
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(ATTEMPTS),
             wait=_wait,
             retry=tenacity.retry_if_exception(_is_worth_a_retry),
             reraise=True,
         )
-        return retrying(attempt)
+        numbers = itertools.count(1)
+        return retrying(lambda: attempt(next(numbers)))
 
     def _client(self) -> TradingClient:
         client = getattr(self._local, "client", None)
@@ -134,11 +171,12 @@ class Transport:
 class _Adapter(HTTPAdapter):
     """Bounds every request in time and size, and keeps the budget."""
 
-    def __init__(self, seconds: float, budget: Budget) -> None:
+    def __init__(self, seconds: float, budget: Budget, under_way: threading.local) -> None:
         super().__init__(pool_connections=1, pool_maxsize=2)
         self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
         self._seconds = seconds
         self._budget = budget
+        self._under_way = under_way  # gets what came, also when the rest does not
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # type: ignore[override]
         self._budget.take()
@@ -147,14 +185,16 @@ class _Adapter(HTTPAdapter):
         kwargs["stream"] = True
         with whole_by(deadline):
             response = super().send(request, **kwargs)
+            self._under_way.response = response
             self._budget.note(response.headers)
-            response._content = _body(response, deadline)
+            _read_body(response, deadline)
         response.encoding = "utf-8"  # else it is guessed from every byte of a long list
         return response
 
 
-def _body(response: requests.Response, deadline: float) -> bytes:
-    """The whole body by the deadline: a socket timeout alone is renewed by every dripped byte."""
+def _read_body(response: requests.Response, deadline: float) -> None:
+    """The whole body by the deadline: a socket timeout alone is renewed by every dripped byte.
+    What came is kept also when it is not the whole, for the order log."""
     parts: list[bytes] = []
     size = 0
     try:
@@ -170,8 +210,9 @@ def _body(response: requests.Response, deadline: float) -> bytes:
     except BaseException:
         response.close()
         raise
+    finally:
+        response._content = b"".join(parts)
     response.raw.release_conn()
-    return b"".join(parts)
 
 
 def path_part(text: str) -> str:
@@ -183,11 +224,26 @@ def path_part(text: str) -> str:
 
 
 def _is_worth_a_retry(error: BaseException) -> bool:
-    if not isinstance(error, BrokerUnavailable) or _is_absence(error):
+    if not isinstance(error, BrokerUnavailable) or not _is_transient(error):
         return False
-    if error.retry_after is not None:
-        return error.retry_after <= LONGEST_WAIT
-    return error.status is None or error.status == 429 or error.status >= 500
+    return error.retry_after is None or error.retry_after <= LONGEST_WAIT
+
+
+def _is_transient(error: BrokerError) -> bool:
+    """Whether the same request may succeed in a moment, whoever may make it."""
+    if not error.retriable or _is_absence(error):
+        return False
+    if error.retry_after is not None or error.status is None:
+        return True
+    return error.status == 429 or error.status >= 500
+
+
+def _classification(error: BaseException) -> order_log.Classification:
+    if not isinstance(error, BrokerError):
+        return "retriable"  # cut off by us, as by an ending process: it says nothing of the request
+    if isinstance(error, BrokerUnavailable) and _is_absence(error):
+        return "ok"
+    return "retriable" if _is_transient(error) else "fatal"
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

@@ -12,8 +12,8 @@ from django.db.models import Count, Prefetch, Q
 from django.urls import reverse
 
 from orders import statuses
+from orders.judgement import reserved
 from orders.models import Order
-from orders.submission import reserved
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert
 from ordinis.console import text

@@ -55,6 +55,24 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "allowed_order_types",
+                    models.CharField(
+                        blank=True,
+                        help_text="Comma-separated, of limit, market, stop, stop_limit, trailing_stop; limit always stays allowed. A strategy's own can only take away from its account's.",
+                        max_length=100,
+                    ),
+                ),
+                (
+                    "duplicate_guard",
+                    models.BooleanField(
+                        blank=True,
+                        choices=[(True, "Yes"), (False, "No")],
+                        error_messages={"invalid_nullable": "“%(value)s” is neither yes nor no."},
+                        help_text="Whether an open order like it answers in the place of a new one. A strategy's own can only switch it on.",
+                        null=True,
+                    ),
+                ),
+                (
                     "offset_mode",
                     models.CharField(
                         blank=True,

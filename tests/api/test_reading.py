@@ -22,7 +22,7 @@ MakeOrder = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def orders(sim: SimulatorServer, api: Api, order: MakeOrder) -> list[str]:
+def orders(sim: SimulatorServer, api: Api, order: MakeOrder, alike_allowed: None) -> list[str]:
     """Five orders, oldest first; the last one is denied."""
     quote(sim, "TSLA", "260")
     ids = [api.post("/orders", order(client_order_id=f"o-{n}")).json()["id"] for n in range(4)]

@@ -16,7 +16,7 @@ from ordinis.accounts.models import ApiToken, BrokerAccount, Strategy
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.console import text
 from reconciliation.models import Correction, ReconciliationReport
-from risk.limits import in_force
+from risk.limits import Limits, in_force
 from risk.models import RiskLimits
 from tests.console.conftest import Browse, held
 
@@ -177,6 +177,34 @@ def test_a_new_version_of_the_limits_needs_a_reason_and_the_permission(
     assert "Buy offset: not set → <b>0</b>" in manager.get("/risk/risklimits/").content.decode()
 
 
+def test_order_types_and_the_duplicate_guard_are_set_and_emptied_in_the_console(
+    browse: Browse, account: BrokerAccount
+) -> None:
+    manager = browse("Risk manager")
+    given = {"allowed_order_types": "stop, market", "duplicate_guard": "False"}
+    form = manager.get(NEW_LIMITS).content.decode()
+    assert '<option value="" selected>not set</option>' in form
+    assert '<option value="False">No</option>' in form
+
+    assert manager.post(NEW_LIMITS, {**given, "reason": "Stops."}).status_code == 302
+    limits = in_force(account.pk)
+    assert limits.allowed_order_types == {"limit", "market", "stop"}
+    assert limits.duplicate_guard is False
+    page = manager.get("/risk/risklimits/").content.decode()
+    assert "<td>limit, market, stop</td><td>No</td>" in page
+    assert "Allowed order types: not set → <b>limit, market, stop</b>" in page
+    assert "Duplicate guard: not set → <b>No</b>" in page
+    form = manager.get(NEW_LIMITS).content.decode()
+    assert 'value="limit,market,stop"' in form
+    assert '<option value="False" selected>No</option>' in form
+
+    emptied = {"allowed_order_types": "", "duplicate_guard": "", "reason": "Back."}
+    assert manager.post(NEW_LIMITS, emptied).status_code == 302
+    assert in_force(account.pk) == Limits()
+    page = manager.get("/risk/risklimits/").content.decode()
+    assert "Duplicate guard: No → <b>not set</b>" in page
+
+
 def test_saving_limits_unchanged_makes_no_version_and_a_version_is_never_edited(
     browse: Browse, account: BrokerAccount
 ) -> None:
@@ -190,14 +218,20 @@ def test_saving_limits_unchanged_makes_no_version_and_a_version_is_never_edited(
     assert manager.post(f"/risk/risklimits/{row.pk}/delete/", {}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("buying_power_buffer_pct", "101", "less than or equal to 100"),
+        ("allowed_order_types", "iceberg", "iceberg: not an order type. Known: limit, market"),
+        ("duplicate_guard", "maybe", "Select a valid choice"),
+    ],
+)
 def test_a_value_that_is_not_allowed_is_refused_with_its_reason(
-    browse: Browse, account: BrokerAccount
+    browse: Browse, account: BrokerAccount, key: str, value: str, words: str
 ) -> None:
-    answer = browse("Risk manager").post(
-        NEW_LIMITS, {"buying_power_buffer_pct": "101", "reason": "Everything."}
-    )
+    answer = browse("Risk manager").post(NEW_LIMITS, {key: value, "reason": "Everything."})
 
-    assert "less than or equal to 100" in answer.content.decode()
+    assert words in answer.content.decode()
     assert not RiskLimits.objects.exists()
 
 

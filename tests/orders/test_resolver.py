@@ -9,9 +9,11 @@ from django.conf import LazySettings
 
 from orders import jobs, resolver, statuses
 from orders.models import Order
+from ordinis.alerts.models import Alert
 from ordinis.verify import violations
 from tests.conftest import Api, quote, sent
 from tests.simulator_server import SimulatorServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MakeOrder = Callable[..., dict[str, Any]]
@@ -26,7 +28,7 @@ def _age(order: Order, seconds: float) -> None:
     """Plays that time has passed since the order was made, sent and first missed."""
     moved = {
         name: getattr(order, name) - timedelta(seconds=seconds)
-        for name in ("created_at", "submitted_at", "first_missed_at")
+        for name in ("created_at", "judged_at", "submitted_at", "first_missed_at")
         if getattr(order, name) is not None
     }
     Order.objects.filter(pk=order.pk).update(**moved)
@@ -126,7 +128,14 @@ def test_an_order_too_old_to_send_fails_and_a_later_report_reopens_it(
     sim.trading("POST", "/v2/orders", json=late)
     jobs.poll()
 
-    assert Order.objects.get().status in ("pending_new", "new")
+    # It was written off, and whoever sent it has gone on: it is cancelled, and a person told.
+    def is_cancelled() -> bool:
+        jobs.poll()
+        return Order.objects.get().status == "canceled"
+
+    until(is_cancelled)
+    assert Alert.objects.get(code="late_report").severity == "critical"
+    assert list(violations()) == []
 
 
 def test_a_lookup_that_lags_behind_does_not_make_a_second_order(
@@ -135,6 +144,7 @@ def test_a_lookup_that_lags_behind_does_not_make_a_second_order(
     quote(sim, "TSLA", "260")
     sim.post("/sim/faults", [{**POST_ORDERS, "kind": "drop_after"}])
     sim.post("/sim/faults", [{"kind": "lookup_404", "seconds": 60}])
+    sim.post("/sim/faults", [{"kind": "list_empty", "path": "/v2/orders", "count": None}])
     api.post("/orders", order(client_order_id="lag-1"))
     for _ in range(2):
         jobs.resolve()
@@ -147,6 +157,56 @@ def test_a_lookup_that_lags_behind_does_not_make_a_second_order(
 
     assert Order.objects.get().status in ("pending_new", "new")
     assert len(_at_broker(sim)) == 1
+
+
+def test_an_order_that_only_the_look_up_misses_is_found_in_the_list_before_it_is_sent_again(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    quote(sim, "TSLA", "260")
+    sim.post("/sim/faults", [{**POST_ORDERS, "kind": "drop_after"}])
+    sim.post("/sim/faults", [{"kind": "lookup_404", "seconds": 60}])
+    api.post("/orders", order(client_order_id="lag-2"))
+    for _ in range(2):
+        jobs.resolve()
+    _age(Order.objects.get(), 11)
+
+    jobs.resolve()
+
+    assert Order.objects.get().status in ("pending_new", "new")
+    assert len(sent(sim)) == 1
+
+
+def test_a_list_that_can_not_be_read_whole_is_no_proof(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    sim.post("/sim/faults", [{**POST_ORDERS, "kind": "drop_before"}])
+    api.post("/orders", order())
+    for _ in range(2):
+        jobs.resolve()
+    _age(Order.objects.get(), 11)
+    away = {"kind": "status_before", "method": "GET", "path": "/v2/orders", "count": 3}
+    sim.post("/sim/faults", [away])
+
+    jobs.resolve()
+
+    assert Order.objects.get().status == statuses.UNRESOLVED
+    assert len(sent(sim)) == 1
+
+
+def test_an_order_that_was_to_be_cancelled_is_never_sent_again(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    sim.post("/sim/faults", [{**POST_ORDERS, "kind": "drop_before"}])
+    order_id = api.post("/orders", order()).json()["id"]
+    assert api.post(f"/orders/{order_id}/cancel").status_code == 202
+    for _ in range(2):
+        jobs.resolve()
+    _age(Order.objects.get(), 11)
+
+    jobs.resolve()
+
+    assert Order.objects.get().status == statuses.FAILED
+    assert len(sent(sim)) == 1
 
 
 def test_an_order_whose_sender_died_is_taken_over(
@@ -182,9 +242,9 @@ def test_buys_of_a_symbol_wait_until_its_unresolved_order_is_proved(
     sim.post("/sim/faults", [{**POST_ORDERS, "kind": "drop_after"}])
     api.post("/orders", order())
 
-    denied = api.post("/orders", order())
+    denied = api.post("/orders", order(reference_price=None, limit_price="249"))
     jobs.resolve()
-    accepted = api.post("/orders", order())
+    accepted = api.post("/orders", order(reference_price=None, limit_price="249"))
 
     assert [v["code"] for v in denied.json()["violations"]] == ["symbol_unresolved"]
     assert accepted.status_code == 201

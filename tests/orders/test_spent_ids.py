@@ -82,6 +82,7 @@ def test_a_refused_second_sending_proves_nothing_about_the_first(
     quote(sim, "TSLA", "260")
     sim.post("/sim/faults", [{**POST_ORDERS, "kind": "drop_after"}])
     sim.post("/sim/faults", [{"kind": "lookup_404", "seconds": 600}])
+    sim.post("/sim/faults", [{"kind": "list_empty", "path": "/v2/orders", "count": None}])
     api.post("/orders", order(client_order_id="twice"))
     for _ in range(2):
         jobs.resolve()

@@ -214,8 +214,8 @@ def test_an_order_that_somebody_holds_does_not_hold_up_the_others(
 ) -> None:
     quote(sim, "TSLA", "260")
     until(lambda: listeners(sim) == 1)
-    for name in ("held", "free"):
-        api.post("/orders", order(client_order_id=name))
+    for name, price in (("held", "249"), ("free", "248")):
+        api.post("/orders", order(client_order_id=name, reference_price=None, limit_price=price))
     until(lambda: set(Order.objects.values_list("status", flat=True)) == {"new"})
 
     with transaction.atomic():

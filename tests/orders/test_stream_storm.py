@@ -44,6 +44,7 @@ def test_no_fill_is_lost_or_doubled_and_each_is_noticed_within_15_seconds_of_hap
     has_history: bool,
     settings: LazySettings,
     caplog: pytest.LogCaptureFixture,
+    alike_allowed: None,
 ) -> None:
     settings.STREAM_QUIET_SECONDS = 0.3
     caplog.set_level("INFO", "ordinis.stream")

@@ -147,7 +147,7 @@ def test_sixteen_callers_with_one_client_order_id_make_one_order(
 
 
 def test_two_orders_never_spend_the_same_money_and_fills_free_nothing(
-    sim: SimulatorServer, api: Api, order: MakeOrder
+    sim: SimulatorServer, api: Api, order: MakeOrder, alike_allowed: None
 ) -> None:
     """DESIGN's example: buying power 1,000, three buys of 400 that fill at once."""
     sim.post("/sim/account", {"buying_power": "1000"})
@@ -161,7 +161,7 @@ def test_two_orders_never_spend_the_same_money_and_fills_free_nothing(
 
 
 def test_of_sixteen_buys_at_once_only_the_one_that_can_be_paid_is_sent(
-    sim: SimulatorServer, api: Api, order: MakeOrder, account: BrokerAccount
+    sim: SimulatorServer, api: Api, order: MakeOrder, account: BrokerAccount, alike_allowed: None
 ) -> None:
     sim.post("/sim/account", {"buying_power": "500"})
     quote(sim, "KO", "60")
@@ -294,11 +294,16 @@ def test_a_market_order_is_answered_501_with_what_to_do(
         ({"qty": "0"}, "qty"),
         ({"qty": "-1"}, "qty"),
         ({"qty": True}, "qty"),
-        ({"qty": "1.5"}, "whole shares"),
         ({"qty": "1e30"}, "qty"),
         ({"reference_price": 250.30}, "reference_price"),
         ({"reference_price": None}, "limit_price"),
+        ({"time_in_force": "week"}, "time_in_force"),
+        ({"parent": "not-an-id"}, "parent"),
+        ({"take_profit": {"limit_price": 262.5}}, "take_profit.limit_price"),
+        ({"stop_loss": {"limit_price": "240"}}, "stop_loss.stop_price"),
         ({"symbol": "tsla"}, "symbol"),
+        ({"symbol": "BTC/USD"}, "no crypto"),
+        ({"symbol": "AAPL260117C00150000"}, "no options"),
         ({"symbol": "../account"}, "symbol"),
         ({"side": "hold"}, "side"),
         ({"client_order_id": "has space"}, "client_order_id"),
@@ -358,7 +363,7 @@ def test_the_request_id_of_the_caller_is_the_correlation_id(
 
 
 def test_an_order_takes_a_fixed_number_of_queries(
-    sim: SimulatorServer, api: Api, order: MakeOrder
+    sim: SimulatorServer, api: Api, order: MakeOrder, alike_allowed: None
 ) -> None:
     quote(sim, "TSLA", "260")
     api.post("/orders", order())

@@ -8,10 +8,16 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
+from django.db import models
 
 from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.numbers import plain
 from risk.limits import change, in_force
+from risk.models import RiskLimits
+
+_YES_OR_NO = {
+    field.name for field in RiskLimits._meta.fields if isinstance(field, models.BooleanField)
+}
 
 
 class Command(BaseCommand):
@@ -51,15 +57,25 @@ class Command(BaseCommand):
                 raise CommandError(_problems(error)) from error
             self.stdout.write(f"{version}:")
         for key, value in asdict(in_force(account.pk, strategy.pk if strategy else None)).items():
-            text = plain(value) if isinstance(value, Decimal) else value
-            self.stdout.write(f"{key}={text}")
+            self.stdout.write(f"{key}={_text(value)}")
 
 
-def _pair(text: str) -> tuple[str, str | None]:
-    key, equals, value = text.partition("=")
+def _pair(text: str) -> tuple[str, Any]:
+    key, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
         raise CommandError(f"{text!r} is not KEY=VALUE.")
-    return key.strip(), value.strip() or None
+    if key in _YES_OR_NO:
+        return key, {"yes": True, "no": False}.get(value, value or None)
+    return key, value or None
+
+
+def _text(value: Any) -> str:
+    """A value as it can be given again."""
+    if isinstance(value, Decimal):
+        return plain(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(sorted(value)) if isinstance(value, frozenset) else str(value)
 
 
 def _problems(error: ValidationError) -> str:

@@ -1,0 +1,102 @@
+"""Whether what is asked for stands already: by client order id, and by content (SPEC O6).
+
+Must never send or store an order; it only finds the standing one, and binds a second id to it.
+"""
+
+from decimal import Decimal
+
+from django.db.models import F
+
+from orders import statuses
+from orders.errors import OrderSubmissionError
+from orders.models import BoundClientOrderId, Order
+from ordinis.accounts.models import Strategy
+from ordinis.numbers import plain
+
+
+class ClientOrderIdReused(OrderSubmissionError):
+    """The client id was used before, with another body or by another strategy of the account.
+    `order` is the standing one where it is the caller's own."""
+
+    def __init__(self, client_order_id: str, order: Order | None) -> None:
+        super().__init__(
+            "client_order_id_reused",
+            f"client_order_id {client_order_id} was used before for another order. "
+            "Use a new one for a new order.",
+        )
+        self.order = order
+
+
+class OpenOrderExists(OrderSubmissionError):
+    """An order of the same content but for its quantity is still open."""
+
+    def __init__(self, order: Order, qty: Decimal) -> None:
+        super().__init__(
+            "open_order_exists",
+            f"{order.client_order_id} is still open: {order.side} {plain(order.qty)} "
+            f"{order.symbol} on the same terms, where this is for {plain(qty)}. Replace or cancel "
+            "that one, or set the limit duplicate_guard to no.",
+        )
+        self.order = order
+
+
+def named(strategy: Strategy, client_order_id: str | None, fingerprint: str) -> Order | None:
+    """The order that this client order id stands for. Raises ClientOrderIdReused."""
+    if client_order_id is None:
+        return None
+    account_id = strategy.account_id
+    orders = Order.objects.select_related("account", "strategy")
+    own = orders.filter(account_id=account_id, client_order_id=client_order_id)
+    bound = orders.filter(
+        bound_ids__account_id=account_id, bound_ids__client_order_id=client_order_id
+    )
+    # One question: an id is either an order's own or bound to one.
+    found = (
+        own.annotate(asked_as=F("fingerprint"))
+        .union(bound.annotate(asked_as=F("bound_ids__fingerprint")), all=True)
+        .first()
+    )
+    if found is None:
+        return None
+    if found.strategy_id != strategy.pk:
+        raise ClientOrderIdReused(client_order_id, None)
+    if found.asked_as != fingerprint:
+        raise ClientOrderIdReused(client_order_id, found)
+    return found
+
+
+def alike(strategy: Strategy, wanted: Order) -> Order | None:
+    """The open order of the same content, dependent ones aside; the newest where the guard had
+    been off. Raises OpenOrderExists when only its quantity differs."""
+    found = list(
+        Order.objects.select_related("account", "strategy")
+        .exclude(status__in=sorted(statuses.CLOSED))
+        .filter(
+            strategy=strategy,
+            account_id=strategy.account_id,
+            symbol=wanted.symbol,
+            side=wanted.side,
+            type=wanted.type,
+            limit_price=wanted.limit_price,
+            stop_price=wanted.stop_price,
+            trail_price=wanted.trail_price,
+            trail_percent=wanted.trail_percent,
+            time_in_force=wanted.time_in_force,
+            extended_hours=wanted.extended_hours,
+            parent=None,
+        )[:50]
+    )
+    same = next((order for order in found if order.qty == wanted.qty), None)
+    if found and same is None:
+        raise OpenOrderExists(found[0], wanted.qty)
+    return same
+
+
+def bind(order: Order, client_order_id: str, fingerprint: str) -> None:
+    """Gives a standing order a second id, for ever. Called with the account locked."""
+    BoundClientOrderId.objects.create(
+        account_id=order.account_id,
+        client_order_id=client_order_id,
+        fingerprint=fingerprint,
+        order=order,
+    )

@@ -1,0 +1,161 @@
+"""Replaces a standing order by another of its chain: a new quantity, a new limit price.
+
+The successor is an order of its own, committed before the broker is asked and found by its client
+order id when the answer is lost. The old one becomes `replaced` when the broker says so; until
+then both count. A replacement is never sent twice: what is not found is given up.
+"""
+
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+from django.db import IntegrityError
+
+from orders import assets, idempotency, lifecycle, statuses, terms
+from orders.errors import OrderSubmissionError
+from orders.judgement import judge
+from orders.lifecycle import Origin, Source
+from orders.models import Order
+from orders.requests import fingerprint_of
+from orders.sending import patience, send
+from orders.submission import Submitted, denied
+from ordinis.accounts.models import BrokerAccount, Strategy
+from ordinis.failpoints import failpoint
+from ordinis.numbers import plain
+from risk.checks import Intent, Violation
+from risk.limits import in_force
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is to be different. `qty` is the new total, what has filled included."""
+
+    client_order_id: str | None
+    qty: Decimal | None
+    limit_price: Decimal | None
+
+
+def replace(
+    strategy: Strategy, order_id: UUID, change: Change, *, actor: str, correlation_id: str
+) -> Submitted:
+    """Judges and asks for the replacement of an open order; returns the new one.
+
+    Raises OrderSubmissionError, BrokerUnavailable or BrokerRefused (then nothing is stored or
+    sent).
+    """
+    fingerprint = fingerprint_of({"replaces": order_id, **asdict(change)})
+    if standing := idempotency.named(strategy, change.client_order_id, fingerprint):
+        return Submitted(standing, repeated=True)
+    old = Order.objects.select_related("account", "strategy").get(pk=order_id)
+    _check_replaceable(old, change)
+    order = _successor(old, change, fingerprint)
+    order.correlation_id = correlation_id
+    terms.check(terms.of(order), assets.asset_of(old.account, old.symbol))
+
+    def first() -> Submitted | None:
+        if standing := idempotency.named(strategy, change.client_order_id, fingerprint):
+            return Submitted(standing, repeated=True)
+        old.refresh_from_db()
+        _check_replaceable(old, change)
+        return None
+
+    def conclude(locked: BrokerAccount, violations: list[Violation]) -> Submitted:
+        if violations:
+            denied(order, violations, actor=actor)
+            return Submitted(order)
+        order.judged_at = order.submitted_at = locked.database_time
+        order.attempts = 1
+        why = f"Replaces {old.client_order_id}."
+        lifecycle.record_intent(order, statuses.SUBMITTING, Origin(Source.API, actor, why))
+        failpoint("replace.recorded")
+        return Submitted(order)
+
+    price = order.worst_price or Decimal(0)
+    intent = Intent(
+        symbol=order.symbol,
+        side=order.side,
+        qty=order.qty - old.filled_qty,
+        limit_price=price,
+        replaced_qty=old.pending_qty,
+        replaced_cost=old.pending_qty * (old.worst_price or price),
+    )
+    try:
+        judged = judge(
+            old.account, intent, in_force(old.account_id, old.strategy_id), conclude, first=first
+        )
+    except IntegrityError:
+        if standing := idempotency.named(strategy, change.client_order_id, fingerprint):
+            return Submitted(standing, repeated=True)
+        raise
+    if judged.order.status != statuses.SUBMITTING or judged.order is not order:
+        return judged
+    failpoint("replace.committed")
+    return Submitted(send(order, sent_by=patience()))
+
+
+def _check_replaceable(old: Order, change: Change) -> None:
+    if not old.is_open or old.status in statuses.UNPROVED | statuses.UNSENT:
+        raise OrderSubmissionError(
+            "order_not_replaceable",
+            f"An order that is {old.status} can't be replaced. "
+            + ("Cancel it, and send another." if old.is_open else "Send a new one."),
+        )
+    if old.cancel_requested_at is not None:
+        raise OrderSubmissionError(
+            "order_not_replaceable", "The order is being cancelled. Send a new one."
+        )
+    if old.replacements.exclude(status__in=sorted(statuses.CLOSED)).exists():
+        raise OrderSubmissionError(
+            "order_not_replaceable",
+            "The order is being replaced already. Replace the new one when it is confirmed.",
+        )
+    if change.limit_price is not None and old.limit_price is None:
+        raise OrderSubmissionError(
+            "invalid_request", f"A {old.type} order has no limit_price to replace."
+        )
+    if change.qty is None:
+        return
+    if change.qty <= old.filled_qty:
+        raise OrderSubmissionError(
+            "qty_not_above_filled",
+            f"qty is the new total: it must be more than the {plain(old.filled_qty)} filled.",
+        )
+    if change.qty % 1 or old.qty % 1:
+        raise OrderSubmissionError(
+            "invalid_request", "The broker replaces quantities of whole shares only."
+        )
+    if change.qty != old.qty and (old.order_class or old.leg_of_id):
+        raise OrderSubmissionError(
+            "order_not_replaceable",
+            "The quantity of a take-profit and stop-loss pair can't be replaced, its price can.",
+        )
+    if old.parent_id is not None and change.qty > old.qty:
+        raise OrderSubmissionError(
+            "qty_above_filled", "A dependent order is never for more than its parent has filled."
+        )
+
+
+def _successor(old: Order, change: Change, fingerprint: str) -> Order:
+    limit_price = change.limit_price or old.limit_price
+    return Order(
+        id=uuid4(),
+        account=old.account,
+        strategy=old.strategy,
+        client_order_id=change.client_order_id or f"ord-{uuid4()}",
+        fingerprint=fingerprint,
+        replaces=old,
+        parent_id=old.parent_id,
+        role=old.role,
+        symbol=old.symbol,
+        side=old.side,
+        qty=change.qty or old.qty,
+        type=old.type,
+        time_in_force=old.time_in_force,
+        extended_hours=old.extended_hours,
+        reference_price=old.reference_price,
+        limit_price=limit_price,
+        stop_price=old.stop_price,
+        trail_price=old.trail_price,
+        trail_percent=old.trail_percent,
+        worst_price=limit_price or old.worst_price,
+    )

@@ -1,0 +1,222 @@
+"""What the orders API takes and gives, as API.md has it. Values only: no rule, no question."""
+
+import re
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from ninja import Field, Schema
+from pydantic import AfterValidator, StringConstraints, model_validator
+
+from orders import statuses
+from orders.models import Order
+from orders.requests import Exit, NewOrder
+from ordinis.http import Amount, Body, moment
+from ordinis.numbers import dollars, plain
+
+PLAIN = r"^[A-Za-z0-9._:-]{1,64}$"
+
+ClientOrderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,48}$")]
+
+
+def _equity(value: str) -> str:
+    if not re.fullmatch(r"[A-Z][A-Z0-9]{0,9}(\.[A-Z]{1,2})?", value):
+        raise ValueError(
+            "only US equities are traded here, by their symbol (TSLA, BRK.B): no options, no crypto"
+        )
+    return value
+
+
+Symbol = Annotated[str, AfterValidator(_equity)]
+
+
+class TakeProfitIn(Body):
+    """A limit order on the other side, sent when this one has filled."""
+
+    limit_price: Amount
+    time_in_force: Literal["day", "gtc"] | None = None
+
+
+class StopLossIn(Body):
+    """A stop order on the other side, or with `limit_price` a stop-limit."""
+
+    stop_price: Amount
+    limit_price: Amount | None = None
+    time_in_force: Literal["day", "gtc"] | None = None
+
+
+class OrderIn(Body):
+    """A new order. A limit order gives `limit_price`, or `reference_price` and lets the offset
+    make it."""
+
+    client_order_id: ClientOrderId | None = None
+    symbol: Symbol
+    side: Literal["buy", "sell"]
+    qty: Amount
+    type: Literal["limit", "market", "stop", "stop_limit", "trailing_stop"] = "limit"
+    reference_price: Amount | None = None
+    limit_price: Amount | None = None
+    stop_price: Amount | None = None
+    trail_price: Amount | None = None
+    trail_percent: Amount | None = None
+    time_in_force: Literal["day", "gtc", "ioc", "fok", "opg", "cls"] | None = None
+    extended_hours: bool = False
+    take_profit: TakeProfitIn | None = None
+    stop_loss: StopLossIn | None = None
+    parent: UUID | None = None
+    # Of API.md, and only with the value that asks for nothing.
+    reduce_only: Literal[False] = False
+
+    @model_validator(mode="after")
+    def _is_one_order(self) -> "OrderIn":
+        if self.parent is not None and (self.take_profit or self.stop_loss):
+            raise ValueError("parent: a dependent order has no take_profit or stop_loss of its own")
+        return self
+
+    def parsed(self) -> NewOrder:
+        plain = self.model_dump(exclude={"reduce_only", "take_profit", "stop_loss"})
+        return NewOrder(
+            **plain,
+            take_profit=_exit(self.take_profit),
+            stop_loss=_exit(self.stop_loss),
+        )
+
+
+def _exit(wanted: TakeProfitIn | StopLossIn | None) -> Exit | None:
+    return None if wanted is None else Exit(**wanted.model_dump())
+
+
+class ReplaceIn(Body):
+    """What is to be different; `qty` is the new total, what has filled included."""
+
+    client_order_id: ClientOrderId | None = None
+    qty: Amount | None = None
+    limit_price: Amount | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "ReplaceIn":
+        if self.qty is None and self.limit_price is None:
+            raise ValueError("give qty, limit_price or both")
+        return self
+
+
+class CancelAllIn(Body):
+    """Why all are cancelled, and of which symbol (left out: of all)."""
+
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    symbol: Symbol | None = None
+
+
+class OrderOut(Schema):
+    """An order. Quantities in shares and prices in dollars, both as strings."""
+
+    id: UUID
+    client_order_id: str
+    broker_order_id: str | None
+    account: str
+    strategy: str
+    mode: str
+    symbol: str
+    side: str
+    qty: str
+    type: str
+    time_in_force: str
+    extended_hours: bool
+    reference_price: str | None
+    limit_price: str | None
+    stop_price: str | None
+    trail_price: str | None
+    trail_percent: str | None
+    status: str
+    state: str
+    is_open: bool
+    filled_qty: str
+    average_fill_price: str | None
+    pending_qty: str
+    parent: UUID | None
+    replaces: UUID | None
+    dependents: list[UUID]
+    denial: dict[str, Any] | None
+    created_at: str
+    submitted_at: str | None
+    updated_at: str
+    correlation_id: str
+
+
+class CancelledOut(Schema):
+    """How one order ended: canceled, filled, partially_filled (canceled with fills), failed or
+    pending. `order` is null for one that was not placed by Ordinis."""
+
+    order: OrderOut | None
+    broker_order_id: str | None
+    outcome: Literal["canceled", "filled", "partially_filled", "failed", "pending"]
+    filled_qty: str
+    detail: str
+
+
+class CancelledAllOut(Schema):
+    results: list[CancelledOut]
+
+
+class OrderPage(Schema):
+    items: list[OrderOut]
+    next: str | None
+
+
+class StepOut(Schema):
+    """One row of an order's history."""
+
+    seq: int
+    from_: str | None = Field(serialization_alias="from")
+    to: str
+    occurred_at: str
+    received_at: str
+    source: str
+    actor: str
+    reason: str
+    report: dict[str, Any] | None
+
+
+class FillOut(Schema):
+    execution_id: str | None
+    qty: str
+    price: str
+    occurred_at: str
+    inferred: bool
+
+
+def order_out(order: Order) -> dict[str, Any]:
+    """The order of API.md."""
+    denied = order.status == statuses.DENIED
+    return {
+        "id": str(order.pk),
+        "client_order_id": order.client_order_id,
+        "broker_order_id": order.broker_order_id,
+        "account": order.account.name,
+        "strategy": order.strategy.name,
+        "mode": order.account.mode,
+        "symbol": order.symbol,
+        "side": order.side,
+        "qty": plain(order.qty),
+        "type": order.type,
+        "time_in_force": order.time_in_force,
+        "extended_hours": order.extended_hours,
+        "reference_price": dollars(order.reference_price),
+        "limit_price": dollars(order.limit_price),
+        "stop_price": dollars(order.stop_price),
+        "trail_price": dollars(order.trail_price),
+        "trail_percent": None if order.trail_percent is None else plain(order.trail_percent),
+        "status": order.status,
+        "state": order.state,
+        "is_open": order.is_open,
+        "filled_qty": plain(order.filled_qty),
+        "average_fill_price": dollars(order.average_fill_price),
+        "pending_qty": plain(order.pending_qty),
+        "parent": order.parent_id and str(order.parent_id),
+        "replaces": order.replaces_id and str(order.replaces_id),
+        "dependents": [str(each.pk) for each in order.dependents.all()],
+        "denial": {"violations": order.violations} if denied else None,
+        "created_at": moment(order.created_at),
+        "submitted_at": moment(order.submitted_at),
+        "updated_at": moment(order.updated_at),
+        "correlation_id": order.correlation_id,
+    }

@@ -1,0 +1,164 @@
+"""Hands a committed intent to the broker, once, and stores what that proved.
+
+The order is `submitting` in the database before this is called; whatever happens here, the
+resolver (`orders.resolver`) finds out what became of it. Never called inside a transaction.
+"""
+
+import logging
+import time
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from orders import lifecycle, statuses
+from orders.lifecycle import Origin, Source
+from orders.models import Order
+from ordinis.accounts.brokers import broker_for
+from ordinis.alerts.models import Alert, raise_alert
+from ordinis.broker.errors import (
+    DuplicateClientOrderId,
+    NotSent,
+    OrderRefused,
+    OutcomeUnknown,
+)
+from ordinis.broker.port import OrderReport, ReplaceRequest
+from ordinis.failpoints import failpoint
+from risk import figures
+
+log = logging.getLogger("ordinis.orders")
+
+_LAG = timedelta(seconds=2)
+
+
+def patience() -> float:
+    """Until when (monotonic seconds) an order committed now may be sent: later than that the
+    resolver may have taken it over."""
+    return time.monotonic() + settings.BROKER_TIMEOUT
+
+
+def send(order: Order, *, sent_by: float) -> Order:
+    """Sends a `submitting` order, or asks for the replacement that it is. Returns it in whatever
+    state it reached."""
+    failpoint("send.committed")
+    if time.monotonic() > sent_by:
+        return _lost(order, "The process was too slow to send it; the resolver takes it over.")
+    try:
+        report = _hand_over(order)
+    except OrderRefused as error:
+        failpoint("send.refused")
+        return _refused(order, error)
+    except (OutcomeUnknown, DuplicateClientOrderId, NotSent) as error:
+        # A duplicate means that an order of this id exists: the look-up will show whether it is
+        # this one. What never left this machine is sent again by the resolver.
+        failpoint("send.lost")
+        return _lost(order, error.message)
+    failpoint("send.answered")
+    try:
+        return lifecycle.observe(order.pk, report, Origin(Source.SUBMIT, "broker"))
+    except lifecycle.MismatchedReport as mismatch:
+        _lost(order, str(mismatch))
+        return settle_mismatch(order, mismatch)
+
+
+def resend(order: Order) -> Order:
+    """Sends an unresolved order once more, with the same id and body (only the resolver does)."""
+    sent_by = patience()
+    order = lifecycle.transition(
+        order.pk,
+        statuses.SUBMITTING,
+        Origin(Source.SUBMIT, "resolver", "The broker knows nothing of it: sent once more."),
+        submitted_at=figures.database_now(),
+        attempts=order.attempts + 1,
+        lookups_missed=0,
+        first_missed_at=None,
+    )
+    failpoint("resend.committed")
+    return send(order, sent_by=sent_by)
+
+
+def settle_mismatch(order: Order, mismatch: lifecycle.MismatchedReport) -> Order:
+    """Tells a person that the broker has another order under our client id. One that is older
+    than ours proves that ours was never taken; any other may be ours, changed: a person decides."""
+    raise_alert(
+        order.account_id,
+        code="mismatched_order",
+        subject=str(order.pk),
+        severity=Alert.Severity.CRITICAL,
+        message=str(mismatch),
+    )
+    if not mismatch.foreign:
+        return order
+    spent = {"code": "client_order_id_spent", "message": str(mismatch), "fields": {}}
+    why = f"The client order id was spent at the broker before. {mismatch}"
+    return decide(order, statuses.REJECTED, why, rejection=spent)
+
+
+def _hand_over(order: Order) -> OrderReport:
+    broker = broker_for(order.account)
+    if order.replaces is None:
+        return broker.submit(order.request)
+    old = order.replaces
+    assert old.broker_order_id is not None, "only what the broker has can be replaced"
+    return broker.replace(
+        old.broker_order_id,
+        ReplaceRequest(
+            client_order_id=order.client_order_id,
+            qty=None if order.qty == old.qty else order.qty,
+            limit_price=None if order.limit_price == old.limit_price else order.limit_price,
+        ),
+    )
+
+
+def _refused(order: Order, error: OrderRefused) -> Order:
+    if order.attempts > 1:
+        # Only this sending was refused; the one before may have been taken, and may be why.
+        return _lost(order, f"Sending it again was refused: {error.message}")
+    if order.parent_id is not None and order.replaces_id is None and _is_lag(error):
+        return decide(
+            order,
+            statuses.WAITING,
+            f"The broker's positions lag behind the fill: {error.message}",
+            submitted_at=None,
+            attempts=0,
+            retry_at=figures.database_now() + _LAG,
+            # No pair any more: one of the two may be cancelled before they are sent again.
+            order_class="",
+            leg_of=None,
+        )
+    refused = {"code": error.code, "message": error.message, "fields": error.fields}
+    refused_order = decide(order, statuses.REJECTED, error.message, rejection=refused)
+    if order.parent_id is not None:
+        raise_alert(
+            order.account_id,
+            code="dependent_rejected",
+            subject=str(order.pk),
+            severity=Alert.Severity.CRITICAL,
+            message=(
+                f"The {order.get_role_display().lower()} {order.client_order_id} "
+                f"({order.symbol}) was refused: {error.message} The position stands without it."
+            ),
+        )
+    return refused_order
+
+
+def _is_lag(error: OrderRefused) -> bool:
+    """Whether an exit was refused because the broker does not see the parent's shares yet."""
+    return "insufficient qty" in error.message or "must be exit orders" in error.message
+
+
+def _lost(order: Order, why: str) -> Order:
+    return decide(order, statuses.UNRESOLVED, why)
+
+
+def decide(order: Order, to: str, why: str, **changes: Any) -> Order:
+    """What the send proved. The stream may have told the order's fate before: then that holds."""
+    try:
+        return lifecycle.transition(order.pk, to, Origin(Source.SUBMIT, "broker", why), **changes)
+    except statuses.InvalidTransition:
+        return get(order.pk)
+
+
+def get(order_id: UUID) -> Order:
+    return Order.objects.select_related("account", "strategy", "replaces").get(pk=order_id)
