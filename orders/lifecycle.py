@@ -20,6 +20,7 @@ from orders import events, fills, statuses, wake
 from orders.models import Bust, Fill, Order, OrderHistory
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.port import OrderReport
+from ordinis.failpoints import failpoint
 from ordinis.numbers import plain
 
 Source = OrderHistory.Source
@@ -122,17 +123,20 @@ def observe(order_id: UUID, report: OrderReport, origin: Origin) -> Order:
     with transaction.atomic():
         chain = _locked(order_id)
         order = chain[0]
+        failpoint("observe.locked")
         _check_same(order, report)
         _note_bust(order, report)
         before, filled_before = order.status, order.filled_qty
         after = _status_after(order, report)
         booked = fills.advance(order, report, chain)
+        failpoint("observe.booked")
         first_word = order.acknowledged_at is None
         if booked or first_word or after != before or order.filled_qty != filled_before:
             _take_in(order, report, origin, before, after, booked)
         for leg, told in _paired(order, report):
             # In the same transaction: a pair of which only one order is known could be sent twice.
             observe(leg.pk, told, origin)
+        failpoint("observe.before_commit")
     return order
 
 

@@ -86,6 +86,7 @@ def resolve(order: Order) -> Order:
     except (BrokerUnavailable, BrokerRefused) as error:
         log.warning("look-up failed", extra={"order": str(order.pk), "error": error.message})
         return order
+    failpoint("resolver.looked_up")
     return _found(order, report) if report else _missed(order)
 
 

@@ -21,6 +21,7 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.alpaca_events import EventHistory
 from ordinis.broker.alpaca_stream import Frame, Mark, Message
 from ordinis.broker.errors import BrokerError
+from ordinis.failpoints import failpoint
 
 log = logging.getLogger("ordinis.stream")
 
@@ -132,6 +133,7 @@ class _Storer(threading.Thread):
                 if self._stopped.wait(_RETRY_SECONDS):
                     return False
             else:
+                failpoint("stream.stored")
                 self._stored.set()
                 return True
 

@@ -21,6 +21,7 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, end_alert, raise_alert
 from ordinis.broker.parsing import parse_trade_update
 from ordinis.broker.port import OrderReport
+from ordinis.failpoints import failpoint
 
 log = logging.getLogger("ordinis.stream")
 
@@ -104,6 +105,7 @@ class StreamWorker(threading.Thread):
                 raise
             self._put_off(message, error)
             return False
+        failpoint("stream.taken_in")
         stream_store.mark_processed(message, datetime.now(UTC))
         if message.attempts > _FAILURE_PATIENCE:
             end_alert(self._account.pk, code=_ALERT, subject=_subject(message))

@@ -20,6 +20,7 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.broker.port import Broker, OrderReport, PositionReport
+from ordinis.failpoints import failpoint
 from positions import broker_view
 from positions.ledger import book, lock_position
 from positions.models import LedgerEntry
@@ -37,7 +38,8 @@ def order_of(account: BrokerAccount, report: OrderReport) -> Order | None:
     order = Order.objects.filter(theirs, account=account).first()
     if order is None and report.replaces:
         replaced = Order.objects.filter(account=account, broker_order_id=report.replaces).first()
-        return lifecycle.adopt(replaced, report) if replaced else None
+        order = lifecycle.adopt(replaced, report) if replaced else None
+        failpoint("sync.adopted")
     return order
 
 

@@ -18,6 +18,7 @@ from orders.models import Order, OrderHistory
 from orders.sync import poll
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerError
+from ordinis.failpoints import failpoint
 from ordinis.numbers import plain
 from positions.ledger import book, lock_position
 from positions.models import LedgerEntry, Position
@@ -161,6 +162,7 @@ def decide(correction_id: int, decision: Decision, *, user: User, comment: str) 
         )
         if facts == _rests_on(correction):
             correction.ledger_entry = _book(correction, position)
+            failpoint("correction.booked")
             _close(correction, Status.APPLIED, user, comment)
             correction.subject.end(Break.Status.RESOLVED, figures.database_now())
             return correction
