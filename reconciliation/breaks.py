@@ -38,7 +38,9 @@ def take_in(account: BrokerAccount, found: list[Found], snapshot: Figures, *, mo
         BrokerAccount.lock(account.pk)
         standing = {
             (row.kind, row.symbol): row
-            for row in Break.objects.filter(account=account, status__in=Break.OPEN_STATUSES)
+            for row in Break.objects.filter(
+                account=account, order=None, status__in=Break.OPEN_STATUSES
+            )
         }
         suspects = {row.symbol: row for row in Suspect.objects.filter(account=account)}
         prices = _prices(account, found, snapshot)

@@ -12,6 +12,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
+from orders.models import Order
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import end_alert
 from positions.models import LedgerEntry, Position
@@ -21,6 +22,8 @@ class Kind(models.TextChoices):
     ZOMBIE = "zombie", "Zombie: we hold it, the broker does not"
     ORPHAN = "orphan", "Orphan: the broker holds it, we do not"
     QUANTITY = "quantity", "Quantity differs"
+    ORDER_FILL = "order_fill", "Order fill: more has filled than was ordered"
+    TRADE_BUST = "trade_bust", "Trade bust: the broker took a trade back, or corrected it"
 
 
 class ReconciliationReport(models.Model):
@@ -36,6 +39,7 @@ class ReconciliationReport(models.Model):
     zombies = models.JSONField(default=list)
     orphans = models.JSONField(default=list)
     quantity_drifts = models.JSONField(default=list)
+    order_breaks = models.JSONField(default=list)
     compared_count = models.PositiveIntegerField(default=0)
     reconciled_count = models.PositiveIntegerField(
         default=0, help_text="Positions brought up to date since the last report."
@@ -103,6 +107,8 @@ class Break(Difference):
 
     OPEN_STATUSES = (Status.OPEN, Status.CORRECTING)
 
+    # Of a break that is about an order; then the quantities are the order's.
+    order = models.ForeignKey(Order, models.PROTECT, null=True, related_name="breaks")
     value = models.DecimalField(
         max_digits=20, decimal_places=4, null=True, help_text="The difference in dollars."
     )
@@ -115,7 +121,8 @@ class Break(Difference):
         ordering = ("-last_seen", "-id")
         constraints = [
             models.UniqueConstraint(
-                fields=("account", "kind", "symbol"),
+                fields=("account", "kind", "symbol", "order"),
+                nulls_distinct=False,
                 condition=Q(status__in=("open", "correcting")),
                 name="one_open_break_per_subject",
             ),

@@ -21,7 +21,7 @@ from ordinis.alerts.models import Alert, end_alert, raise_alert
 from ordinis.broker.errors import BrokerError, BrokerUnavailable
 from ordinis.numbers import plain
 from positions.models import Position
-from reconciliation import breaks
+from reconciliation import breaks, order_breaks
 from reconciliation.compare import Found, compare
 from reconciliation.models import Correction, Kind, ReconciliationReport
 from risk import figures
@@ -59,9 +59,11 @@ def reconcile(account: BrokerAccount, *, dry_run: bool = False) -> Reconciliatio
             _describe(report, account, found, snapshot)
             if not dry_run and mode != RiskLimits.ReconcileMode.OFF:
                 breaks.take_in(account, found, snapshot, mode=mode)
+                order_breaks.take_in(account, snapshot.asked_at)
             report.pending_approval_count = Correction.objects.filter(
                 account=account, status=Correction.Status.PROPOSED
             ).count()
+        report.order_breaks = order_breaks.described(account)
         report.duration_seconds = Decimal(f"{time.monotonic() - started:.3f}")
         _count_reconciled(report)
         report.save()
