@@ -52,8 +52,7 @@ def test_a_trade_taken_back_or_corrected_is_a_break_for_a_person_and_moves_no_bo
         for qty in ("30", "20"):
             fill(sim, bought, qty)
         until(lambda: bought.fills.filter(inferred=False).count() == 2)
-        taken_back = bought.fills.order_by("id").last()
-        assert taken_back is not None
+        taken_back = bought.fills.get(qty=20)
         bust = {"execution_id": taken_back.execution_id}
         sim.post("/sim/bust", {**bust, **({"price": price} if price else {})})
         until(lambda: Bust.objects.count() == 1)
