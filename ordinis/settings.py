@@ -291,6 +291,8 @@ USE_THOUSAND_SEPARATOR = True
 # --- Logs --------------------------------------------------------------------------------------
 
 LOG_DIR = VAR_DIR / "log"
+# Tests, and what they start, keep no order log but in a var folder of their own.
+_IN_A_TEST = "PYTEST_VERSION" in os.environ and "ORDINIS_VAR_DIR" not in os.environ
 LOGGING = cast(
     dict[str, Any],
     {
@@ -323,7 +325,7 @@ LOGGING = cast(
             "django-q": {"handlers": ["console"], "level": "WARNING", "propagate": False},
             # The order log (ordinis.broker.order_log); the queries in it are for the file alone.
             "ordinis.broker.calls": {
-                "handlers": ["console"] if "pytest" in sys.modules else ["console", "orders"],
+                "handlers": ["console"] if _IN_A_TEST else ["console", "orders"],
                 "level": "DEBUG",
                 "propagate": False,
             },

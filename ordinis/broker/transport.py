@@ -128,21 +128,21 @@ class Transport:
 
     def _logged(self, call: order_log.Call, ask: Callable[[], Any]) -> Any:
         """What `ask` returns or raises, with its line in the order log."""
-        self._local.response = None
         try:
             answer = ask()
         except BaseException as error:
-            ending = order_log.Ending(
-                error=error, classification=_classification(error), response=self._local.response
-            )
+            kind, came = _classification(error), self._what_came()
+            ending = order_log.Ending(error=error, classification=kind, response=came)
             order_log.write(call, ending, self._account)
             raise
-        else:
-            ending = order_log.Ending(answer=answer, response=self._local.response)
-            order_log.write(call, ending, self._account)
-            return answer
-        finally:
-            self._local.response = None  # large, and of no more use
+        ending = order_log.Ending(answer=answer, response=self._what_came())
+        order_log.write(call, ending, self._account)
+        return answer
+
+    def _what_came(self) -> requests.Response | None:
+        """The answer to this thread's latest attempt, once: it may be large."""
+        response, self._local.response = getattr(self._local, "response", None), None
+        return response
 
     def _retried(self, attempt: Callable[[int], T]) -> T:
         retrying = tenacity.Retrying(

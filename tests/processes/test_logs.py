@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ordinis import supervisor
@@ -53,11 +54,13 @@ def _messages(file: Path) -> list[str]:
 
 def test_a_file_moved_away_is_begun_anew(log: logging.Logger, file: Path) -> None:
     log.info("first")
+    open_files = psutil.Process().num_fds()
     file.rename(file.with_suffix(".1"))
     log.info("second")
 
     assert _messages(file.with_suffix(".1")) == ["first"]
     assert _messages(file) == ["second"]
+    assert psutil.Process().num_fds() == open_files
     assert file.stat().st_mode & 0o777 == 0o600
 
 
