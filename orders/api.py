@@ -20,10 +20,12 @@ from orders.schemas import (
     PLAIN,
     CancelAllIn,
     CancelledAllOut,
+    ConflictOut,
     FillOut,
     OrderIn,
     OrderOut,
     OrderPage,
+    RefusedOut,
     ReplaceIn,
     StepOut,
     order_out,
@@ -48,14 +50,28 @@ _SENDING = {
     200: OrderOut,
     201: OrderOut,
     202: OrderOut,
-    409: ProblemOut,
-    422: ProblemOut,
+    409: ConflictOut,
+    422: RefusedOut,
     501: ProblemOut,
-    503: ProblemOut,
 }
+_DUPLICATE: dict[str, Any] = {
+    "headers": {
+        "Ordinis-Duplicate": {
+            "description": "An open order of the same content stood already: this is it.",
+            "schema": {"const": "true"},
+        }
+    }
+}
+_SENDING_EXTRA = {"responses": {200: _DUPLICATE, 202: _DUPLICATE}}
 
 
-@router.post("", auth=Scope("trade"), response=_SENDING, summary="Send an order")
+@router.post(
+    "",
+    auth=Scope("trade"),
+    response=_SENDING,
+    openapi_extra=_SENDING_EXTRA,
+    summary="Send an order",
+)
 def post_order(
     request: TokenRequest, body: OrderIn, response: HttpResponse
 ) -> Status[dict[str, Any]]:
@@ -70,7 +86,7 @@ def post_order(
 @router.post(
     "/cancel-all",
     auth=Scope("operate"),
-    response={200: CancelledAllOut, 503: ProblemOut},
+    response=CancelledAllOut,
     summary="Cancel every open order of the account, also those placed elsewhere",
 )
 def post_cancel_all(request: TokenRequest, body: CancelAllIn) -> dict[str, Any]:
@@ -95,14 +111,14 @@ def post_cancel_all(request: TokenRequest, body: CancelAllIn) -> dict[str, Any]:
 @router.post(
     "/{uuid:order_id}/cancel",
     auth=Scope("trade"),
-    response={200: OrderOut, 202: OrderOut, 404: ProblemOut, 503: ProblemOut},
+    response={200: OrderOut, 202: OrderOut, 404: ProblemOut},
     summary="Cancel an order: on its way, it may still fill",
 )
 def post_cancel(request: TokenRequest, order_id: UUID) -> Status[dict[str, Any]]:
     standing = _one(request, pk=order_id)
     if standing.is_open:
         with _problems():
-            cancel(order_id, Origin(Source.API, _actor(request), "Its cancel was asked for."))
+            cancel(standing, Origin(Source.API, _actor(request), "Its cancel was asked for."))
         standing = _one(request, pk=order_id)
     return Status(202 if standing.status in statuses.UNPROVED else 200, order_out(standing))
 
@@ -231,7 +247,8 @@ def list_orders(
 def get_order_by_client_id(
     request: TokenRequest, client_order_id: Annotated[str, Path(pattern=PLAIN)]
 ) -> dict[str, Any]:
-    return order_out(_one(request, client_order_id=client_order_id))
+    own, bound = Q(client_order_id=client_order_id), Q(bound_ids__client_order_id=client_order_id)
+    return order_out(_one(request, own | bound))
 
 
 @router.get(
@@ -247,7 +264,7 @@ def get_order(request: TokenRequest, order_id: UUID) -> dict[str, Any]:
 @router.get(
     "/{uuid:order_id}/history",
     auth=Scope("read"),
-    response=list[StepOut],
+    response={200: list[StepOut], 404: ProblemOut},
     by_alias=True,
     summary="Every step of an order, oldest first",
 )
@@ -271,7 +288,7 @@ def get_history(request: TokenRequest, order_id: UUID) -> list[dict[str, Any]]:
 @router.get(
     "/{uuid:order_id}/fills",
     auth=Scope("read"),
-    response=list[FillOut],
+    response={200: list[FillOut], 404: ProblemOut},
     summary="An order's fills",
 )
 def get_fills(request: TokenRequest, order_id: UUID) -> list[dict[str, Any]]:
@@ -302,8 +319,8 @@ def _visible(request: TokenRequest) -> QuerySet[Order]:
     return rows.filter(strategy=strategy)
 
 
-def _one(request: TokenRequest, **key: Any) -> Order:
-    order = _visible(request).filter(**key).first()
+def _one(request: TokenRequest, *key: Q, **keys: Any) -> Order:
+    order = _visible(request).filter(*key, **keys).first()
     if order is None:
         raise Problem(404, "order_not_found", "This token's strategy has no such order.")
     return order

@@ -6,13 +6,15 @@ canceled before its own report says so; what could not be confirmed in time is `
 for until it has ended.
 """
 
+import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import TypeVar
 from uuid import uuid4
@@ -28,18 +30,20 @@ from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.budget import Priority, priority
 from ordinis.broker.errors import BrokerError, OrderRefused
-from ordinis.broker.port import TERMINAL_STATUSES, OrderReport
+from ordinis.broker.port import TERMINAL_STATUSES, CancelReport, OrderReport
 from ordinis.failpoints import failpoint
+
+log = logging.getLogger("ordinis.orders")
 
 T = TypeVar("T")
 R = TypeVar("R")
 _LONGEST = 8.0  # seconds until what is not confirmed is called pending
-_BAR = timedelta(seconds=30)  # it falls by itself when its run has died
-_PAUSE = 0.05
+_BAR = timedelta(seconds=60)  # it falls by itself when its run has died
+_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _AT_ONCE = 8
-# Orders of the last day are read from one list, older ones one by one.
-_LISTED = timedelta(days=1)
+_TAKEN_AT_ONCE = 250
 _CLOCKS_DIFFER = timedelta(minutes=1)
+_IN_PASSING = frozenset({"pending_cancel", "pending_replace"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,121 +64,189 @@ def cancel_all(account: BrokerAccount, origin: Origin, *, symbol: str = "") -> l
     own orders, and tried again until each has ended."""
     with priority(Priority.CANCEL), _barred(account, symbol):
         failpoint("cancel_all.barred")
-        run = _Run(account, symbol, origin)
-        failpoint("cancel_all.marked")
-        until = time.monotonic() + _LONGEST
         try:
+            run = _Run(account, symbol, origin)
             run.ask()
-            failpoint("cancel_all.asked")
-            while not run.confirm() and time.monotonic() < until:
-                time.sleep(_PAUSE)
         except BrokerError as error:
             raise OrderCancellationError(
                 "broker_unavailable",
                 f"The broker could not be asked to cancel: {error.message} Our own open orders "
                 "are marked, and asked for again every few seconds until each has ended.",
             ) from error
+        failpoint("cancel_all.asked")
+        until, pause = time.monotonic() + _LONGEST, _PAUSE
+        while not run.is_confirmed() and time.monotonic() < until:
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
     return run.outcomes()
 
 
 @contextmanager
 def _barred(account: BrokerAccount, symbol: str) -> Iterator[None]:
-    """Bars new orders until this run ends, or the one that barred them last."""
+    """Bars new orders until this run and all that run beside it have ended."""
     run = uuid4()
     with transaction.atomic():  # with the lock: whoever is judging just now is stored before
-        BrokerAccount.lock(account.pk)
+        locked = BrokerAccount.lock(account.pk)
+        until = locked.cancelling_until
+        others = locked.cancelling_runs if until and until > locked.database_time else []
+        same = not others or locked.cancelling_symbol == symbol
         BrokerAccount.objects.filter(pk=account.pk).update(
-            cancelling_until=Now() + _BAR, cancelling_symbol=symbol, cancelling_run=run
+            cancelling_until=Now() + _BAR,
+            cancelling_symbol=symbol if same else "",
+            cancelling_runs=[*others, run],
         )
     try:
         yield
     finally:
-        BrokerAccount.objects.filter(pk=account.pk, cancelling_run=run).update(
-            cancelling_until=None, cancelling_symbol="", cancelling_run=None
-        )
+        with transaction.atomic():
+            left = [
+                other for other in BrokerAccount.lock(account.pk).cancelling_runs if other != run
+            ]
+            ended = {} if left else {"cancelling_until": None, "cancelling_symbol": ""}
+            BrokerAccount.objects.filter(pk=account.pk).update(cancelling_runs=left, **ended)
 
 
 class _Run:
-    """One cancel of all: what is to end, what the broker refused, what it told."""
+    """One cancel of all: what is to end, what the broker was asked and refused, what it told."""
 
     def __init__(self, account: BrokerAccount, symbol: str, origin: Origin) -> None:
         self._account = account
         self._symbol = symbol
-        self._broker = broker_for(account)
         ours = Order.objects.filter(account=account).exclude(status__in=sorted(statuses.CLOSED))
         ours = ours.filter(symbol=symbol) if symbol else ours
         marked = lifecycle.request_cancel(ours.values_list("pk", flat=True), origin)
         self._ours = {order.pk: order for order in marked}
-        self._foreign: dict[str, OrderReport | None] = {}
+        failpoint("cancel_all.marked")
+        self._broker = broker_for(account)
+        # By the broker's id: orders that were not placed here, and what was said of all.
+        self._theirs: dict[str, OrderReport | None] = {}
+        self._listed: dict[str, OrderReport] = {}
+        self._asked: Counter[str] = Counter()
         self._refused: dict[str, str] = {}
 
     def ask(self) -> None:
-        """One call for all; single cancels where only one symbol is meant."""
-        if self._symbol:
-            listed = self._broker.open_orders().items
-            wanted = [each.broker_order_id for each in listed if each.symbol == self._symbol]
-            answers = _side_by_side(self._cancel, wanted)
-        else:
-            told = self._broker.cancel_all()
-            answers = [(it.broker_order_id, "" if it.accepted else it.message) for it in told]
-        self._refused = {key: message for key, message in answers if message}
-        asked = [key for key, _ in answers]
-        ours = Order.objects.filter(account=self._account, broker_order_id__in=asked)
-        ours.update(cancel_sent_at=Now())
-        known = set(ours.values_list("broker_order_id", flat=True))
-        for key in asked:
-            if key not in known:
-                self._foreign.setdefault(key, None)
+        """One call for all; single cancels where only one symbol is meant. Raises BrokerError."""
+        sent = Order.objects.filter(pk__in=self._ours, acknowledged_at__isnull=False)
+        sent.update(cancel_sent_at=Now())
+        try:
+            if self._symbol:
+                listed = self._broker.open_orders().items
+                self._ask_each([it.broker_order_id for it in listed if it.symbol == self._symbol])
+            else:
+                self._note((it.broker_order_id, _refusal(it)) for it in self._broker.cancel_all())
+        except BrokerError:
+            sent.update(cancel_sent_at=None)
+            raise
+
+    def is_confirmed(self) -> bool:
+        """Whether all have ended, or can't be cancelled, by the broker's own reports."""
+        try:
+            self._read()
+        except BrokerError as error:
+            log.warning("not confirmed yet", extra={"error": error.message})
+            return False
+        # What landed since, and once more what was refused in passing.
+        again = [key for key in self._open_ids() if self._is_to_be_asked(key)]
+        self._ask_each(again)
+        return not again and not any(self._is_awaited(key) for key in self._open_ids())
+
+    def _is_to_be_asked(self, key: str) -> bool:
+        if key not in self._listed or self._is_in_passing(key):
+            return False
+        return self._asked[key] == 0 or (self._asked[key] == 1 and key in self._refused)
+
+    def _is_awaited(self, key: str) -> bool:
+        return key not in self._refused or self._is_in_passing(key)
+
+    def _is_in_passing(self, key: str) -> bool:
+        """Whether the broker refuses to cancel it only now: it or its replacement is under way."""
+        listed = self._listed.get(key)
+        if listed is None:
+            return False
+        return listed.status in _IN_PASSING or listed.replaces in self._listed
+
+    def _ask_each(self, keys: list[str]) -> None:
+        Order.objects.filter(account=self._account, broker_order_id__in=keys).update(
+            cancel_sent_at=Now()
+        )
+        self._note(_side_by_side(self._cancel, keys))
 
     def _cancel(self, broker_order_id: str) -> tuple[str, str]:
         try:
             self._broker.cancel(broker_order_id)
         except OrderRefused as refused:
             return broker_order_id, refused.message
+        except BrokerError as error:
+            log.warning("not asked", extra={"order": broker_order_id, "error": error.message})
         return broker_order_id, ""
 
-    def confirm(self) -> bool:
-        """Whether all have ended, by the broker's own reports. An order that was on its way when
-        the cancel was asked for has landed meanwhile: it is asked for once more."""
-        self._read()
-        landed = [
-            order
-            for order in self._open()
-            if order.acknowledged_at is not None and order.cancel_sent_at is None
-        ]
-        if landed:
-            self.ask()
-        foreign = [key for key, report in self._foreign.items() if not _has_ended(report)]
-        unsure = [key for key in foreign if key not in self._refused]
-        return not unsure and all(o.broker_order_id in self._refused for o in self._open())
+    def _note(self, answers: Iterable[tuple[str, str]]) -> None:
+        known = {order.broker_order_id for order in self._ours.values()}
+        for key, refusal in answers:
+            self._asked[key] += 1
+            self._refused.pop(key, None)
+            if refusal:
+                self._refused[key] = refusal
+            if key not in known:
+                self._theirs.setdefault(key, None)
 
     def _open(self) -> list[Order]:
         return [order for order in self._ours.values() if order.is_open]
 
+    def _open_ids(self) -> list[str]:
+        """By the broker's id; empty for one whose outcome is not known."""
+        theirs = [key for key, report in self._theirs.items() if not _has_ended(report)]
+        return [*theirs, *(order.broker_order_id or "" for order in self._open())]
+
     def _read(self) -> None:
-        """Brings our orders up to date from one list, and by single look-ups where it is too
-        short."""
-        lately = datetime.now(UTC) - _LISTED
-        since = min((order.created_at for order in self._open()), default=lately)
-        reports = self._broker.orders_since(max(since, lately) - _CLOCKS_DIFFER).items
+        """Brings all up to date: the broker's list of open orders, and a word on each that is not
+        in it, from one list where they are many."""
+        self._listed = {it.broker_order_id: it for it in self._broker.open_orders().items}
+        self._take(self._listed.values())
+        if len(gone := self._gone()) > _AT_ONCE:
+            since = min(order.created_at for order in gone) - _CLOCKS_DIFFER
+            self._take(self._broker.orders_since(since).items)
+        self._take(filter(None, _side_by_side(self._find, self._gone())))
+        theirs = [key for key, told in self._theirs.items() if not _has_ended(told)]
+        others = [key for key in theirs if key not in self._listed]
+        self._take(filter(None, _side_by_side(self._broker.order, others)))
+
+    def _gone(self) -> list[Order]:
+        return [order for order in self._open() if order.broker_order_id not in self._listed]
+
+    def _find(self, order: Order) -> OrderReport | None:
+        if order.broker_order_id is None:
+            return self._broker.order_by_client_id(order.client_order_id)
+        return self._broker.order(order.broker_order_id)
+
+    def _take(self, reports: Iterable[OrderReport]) -> None:
+        """Brings to the door what has ended or landed. What the broker was asked for by an id that
+        was not known here may turn out to be ours."""
+        ours = {order.client_order_id: order for order in self._ours.values()}
+        ends: dict[UUID, OrderReport] = {}
+        others: list[OrderReport] = []
         for report in reports:
-            if report.broker_order_id in self._foreign:
-                self._foreign[report.broker_order_id] = report
-            elif report.status in TERMINAL_STATUSES or self._is_unproved(report):
-                sync.take_in(self._account, report, Source.POLL)
-        seen = {report.broker_order_id for report in reports}
-        others = [key for key in self._foreign if key not in seen]
-        self._foreign |= dict(_side_by_side(self._look_up, others))
-        _side_by_side(sync.look_up, [o for o in self._open() if _is_unseen(o, seen)])
+            key, order = report.broker_order_id, ours.get(report.client_order_id)
+            has_ended = report.status in TERMINAL_STATUSES
+            if order is None:
+                if key in self._theirs:
+                    self._theirs[key] = report
+                    others += [report] if has_ended else []
+                continue
+            self._theirs.pop(key, None)
+            if order.is_open and (has_ended or order.acknowledged_at is None):
+                ends[order.pk] = report
+        for pks in _parts(list(ends)):
+            part = {pk: ends.pop(pk) for pk in pks}
+            done = lifecycle.observe_ends(part, Origin(Source.POLL, "broker"))
+            others += [report for pk, report in part.items() if pk not in done]
+        for report in others:
+            taken = sync.take_in(self._account, report, Source.POLL)
+            if taken is not None:
+                self._ours[taken.pk] = taken
+                self._theirs.pop(report.broker_order_id, None)
         rows = Order.objects.select_related("account", "strategy").filter(pk__in=self._ours)
         self._ours = {order.pk: order for order in rows}
-
-    def _is_unproved(self, report: OrderReport) -> bool:
-        unproved = {o.client_order_id for o in self._open() if o.acknowledged_at is None}
-        return report.client_order_id in unproved
-
-    def _look_up(self, broker_order_id: str) -> tuple[str, OrderReport | None]:
-        return broker_order_id, self._broker.order(broker_order_id)
 
     def outcomes(self) -> list[Outcome]:
         return [
@@ -183,7 +255,7 @@ class _Run:
                 broker_order_id=order.broker_order_id,
                 outcome=self._outcome(order.broker_order_id, order.status, order.filled_qty),
                 filled_qty=order.filled_qty,
-                detail=self._refused.get(order.broker_order_id or "", ""),
+                detail=_detail(order, self._refused.get(order.broker_order_id or "", "")),
             )
             for order in self._ours.values()
         ] + [
@@ -194,7 +266,7 @@ class _Run:
                 filled_qty=_filled(told),
                 detail=self._refused.get(key, "") or "It was not placed by Ordinis.",
             )
-            for key, told in self._foreign.items()
+            for key, told in self._theirs.items()
         ]
 
     def _outcome(self, broker_order_id: str | None, status: str, filled: Decimal) -> str:
@@ -205,6 +277,16 @@ class _Run:
         return "failed" if broker_order_id in self._refused else "pending"
 
 
+def _detail(order: Order, refusal: str) -> str:
+    if order.is_open:
+        return refusal or "Not confirmed yet: it may fill. It is asked for until it has ended."
+    return "" if order.status in ("canceled", "filled") else f"It ended as {order.status}."
+
+
+def _refusal(report: CancelReport) -> str:
+    return "" if report.accepted else report.message or f"The broker answered {report.status}."
+
+
 def _has_ended(report: OrderReport | None) -> bool:
     return report is not None and report.status in TERMINAL_STATUSES
 
@@ -213,8 +295,9 @@ def _filled(report: OrderReport | None) -> Decimal:
     return report.filled_qty if report else Decimal(0)
 
 
-def _is_unseen(order: Order, seen: set[str]) -> bool:
-    return order.broker_order_id is not None and order.broker_order_id not in seen
+def _parts(keys: list[UUID]) -> Iterator[list[UUID]]:
+    """Not all in one transaction: others wait for its locks."""
+    return (keys[start : start + _TAKEN_AT_ONCE] for start in range(0, len(keys), _TAKEN_AT_ONCE))
 
 
 def _side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:

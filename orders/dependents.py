@@ -7,14 +7,14 @@ step is decided under the account's lock, so that any number of wakers send it o
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
 
-from django.db.models import Q
+from django.db.models import F, Q
 
 from orders import lifecycle, statuses
+from orders.chains import Chain, lines
 from orders.judgement import judge
 from orders.lifecycle import Origin, Source
 from orders.models import Order
@@ -35,160 +35,195 @@ _EXITS = (Order.Role.TAKE_PROFIT, Order.Role.STOP_LOSS)
 _AT_LEAST, _AT_MOST = timedelta(seconds=2), timedelta(seconds=60)
 # A person hears of an exit that could not be sent for so long.
 _PATIENCE = timedelta(seconds=60)
-
-
-@dataclass(frozen=True, slots=True)
-class _Parent:
-    """A parent with all that replaced it: one order as far as its dependents are concerned."""
-
-    chain: Sequence[Order]
-
-    @property
-    def filled_qty(self) -> Decimal:
-        return max(order.filled_qty for order in self.chain)
-
-    @property
-    def is_open(self) -> bool:
-        """Also while what replaced it is not known yet."""
-        known = {order.replaces_id for order in self.chain}
-        return any(
-            order.is_open or (order.status == statuses.REPLACED and order.pk not in known)
-            for order in self.chain
-        )
-
-    @property
-    def moved_at(self) -> datetime:
-        return max(order.updated_at for order in self.chain)
+_ALERT = "dependent_waiting"
 
 
 def due(now: datetime) -> list[UUID]:
     """Parents (by id) that have dependents waiting which may be sent or closed now."""
+    as_it_fills = Q(
+        account__dependents_activation=BrokerAccount.DependentsActivation.AS_IT_FILLS,
+        parent__filled_qty__gt=0,
+    )
     waiting = Order.objects.filter(
         Q(retry_at=None) | Q(retry_at__lte=now), status=statuses.WAITING
-    ).filter(Q(parent__filled_qty__gt=0) | Q(parent__status__in=sorted(statuses.CLOSED)))
+    ).filter(as_it_fills | Q(parent__status__in=sorted(statuses.CLOSED)))
     parents = waiting.order_by("parent").values_list("parent", flat=True).distinct()[:500]
     return [parent for parent in parents if parent is not None]
 
 
 def advance(order_id: UUID) -> None:
     """Sends or closes what waits for this order, or for one of its chain."""
-    parent = _parent(order_id)
+    parent = Chain.of(order_id)
     waiting = _waiting(parent)
     if not waiting:
         return
     account = waiting[0].account
-    if not parent.is_open and not parent.filled_qty:
-        _close(waiting, "Its parent ended with nothing filled.")
-        return
-    at_end = account.dependents_activation == BrokerAccount.DependentsActivation.AT_END
-    if not parent.filled_qty or (parent.is_open and at_end):
-        return
-    try:
-        if not _is_confirmed(account, parent):
-            _put_off(waiting, parent, "The broker does not confirm the fill.")
+    groups = _groups(waiting)
+    if parent.is_open:
+        if account.dependents_activation == BrokerAccount.DependentsActivation.AT_END:
             return
-        parent = _parent(order_id)  # the broker's word may have moved it
-        for group in _groups(waiting):
-            _activate(account, parent, group)
+        groups = [group for group in groups if _wanted(parent, parent.filled_qty, group)]
+        if not groups:
+            return
+    try:
+        filled = _confirmed(account, parent)
+        if filled is None:
+            _put_off(waiting, parent, "The broker does not bear out what we know of its parent.")
+        elif filled:
+            for group in groups:
+                _activate(account, parent, filled, group)
+        elif not parent.is_open:
+            _close(waiting, "Its parent ended with nothing filled.")
     except (BrokerUnavailable, BrokerRefused) as error:
         log.warning("dependents wait", extra={"order": str(order_id), "error": error.message})
         _put_off(waiting, parent, f"The broker could not be asked: {error.message}")
 
 
-def _parent(order_id: UUID) -> _Parent:
-    chain = Order.objects.filter(pk=order_id).values("chain")
-    return _Parent(list(Order.objects.filter(chain__in=chain).order_by("created_at")))
+def end_alerts() -> None:
+    """Ends what was told of orders that wait no longer, however that came."""
+    for alert in Alert.objects.filter(code=_ALERT, ended_at=None):
+        order = Order.objects.filter(pk=alert.subject, account=alert.account_id).first()
+        if order is None or order.status not in statuses.UNSENT | statuses.UNPROVED:
+            end_alert(alert.account_id, code=_ALERT, subject=alert.subject)
 
 
-def _waiting(parent: _Parent) -> list[Order]:
+def _waiting(parent: Chain) -> list[Order]:
+    """Those that were sent and came back first."""
     return list(
         Order.objects.select_related("account", "strategy")
-        .filter(parent__in=parent.chain, status=statuses.WAITING)
-        .order_by("created_at", "role")
+        .filter(parent__in=parent.orders, status=statuses.WAITING)
+        .order_by(F("judged_at").asc(nulls_last=True), "created_at", "pk")
     )
 
 
 def _groups(waiting: list[Order]) -> list[list[Order]]:
-    """The take-profit and the stop-loss go together; every other goes alone."""
-    exits = [order for order in waiting if order.role in _EXITS]
-    exits.sort(key=lambda order: _EXITS.index(Order.Role(order.role)))
-    others = [[order] for order in waiting if order.role not in _EXITS]
-    return [exits, *others] if exits else others
+    """A take-profit and the stop-loss for the same shares go together; every other goes alone.
+    There are several pairs where one was sent as its parent filled, and came back."""
+    profits, stops = ([order for order in waiting if order.role == role] for role in _EXITS)
+    groups = []
+    for profit in profits:
+        stop = next((order for order in stops if order.qty == profit.qty), None)
+        if stop is None:
+            groups.append([profit])
+        else:
+            stops.remove(stop)
+            groups.append([profit, stop])
+    others = [order for order in waiting if order.role not in _EXITS]
+    return groups + [[order] for order in (*stops, *others)]
 
 
-def _is_confirmed(account: BrokerAccount, parent: _Parent) -> bool:
-    """Whether the broker, asked for the parent itself, says that as much has filled as we think:
-    a fill that only a message told of is not taken for one (2025-10-10)."""
-    latest = max(parent.chain, key=lambda order: (order.filled_qty, order.created_at))
-    if latest.broker_order_id is None:
-        return False
-    report = broker_for(account).order(latest.broker_order_id)
+def _confirmed(account: BrokerAccount, parent: Chain) -> Decimal | None:
+    """Shares that have filled, by the broker's own answer for the parent itself; None where it
+    says less than we believe: a fill or an end that only a message told of is not taken for one
+    (2025-10-10)."""
+    last = parent.last
+    if last.broker_order_id is None:  # it never came to be
+        return None if parent.filled_qty else Decimal(0)
+    report = broker_for(account).order(last.broker_order_id)
     if report is None:
-        return False
+        return None
     try:
-        lifecycle.observe(latest.pk, report, Origin(Source.DEPENDENTS, "broker"))
+        told = lifecycle.observe(last.pk, report, Origin(Source.DEPENDENTS, "broker"))
     except lifecycle.MismatchedReport:
-        return False
-    return report.filled_qty >= parent.filled_qty or latest.executions_only
+        return None
+    if statuses.is_open(report.status) and not parent.is_open:
+        return None
+    taken_back = any(order.executions_only for order in parent.orders)
+    if report.filled_qty < parent.filled_qty and not taken_back:
+        return None
+    return min(report.filled_qty, told.filled_qty)
 
 
-def _activate(account: BrokerAccount, parent: _Parent, group: list[Order]) -> None:
+def _activate(account: BrokerAccount, parent: Chain, filled: Decimal, group: list[Order]) -> None:
     """Sends one order, or one pair, for the shares that have filled and are not covered yet."""
     first = group[0]
-    shares = _uncovered(parent, first)
-    if shares <= 0:
+    shares = _wanted(parent, filled, group)
+    if not shares:
         if not parent.is_open:
             _close(group, "Every share that its parent filled is covered by another order.")
         return
-    if first.role not in _EXITS and parent.is_open and shares < first.qty:
-        return  # it goes whole, or when no more can come
 
     def conclude(locked: BrokerAccount, violations: list[Violation]) -> Order | None:
         if violations:
             _put_off(group, parent, "; ".join(violation.message for violation in violations))
             return None
         failpoint("dependents.judged")
-        still = {order.pk for order in _waiting(parent)}
-        if any(order.pk not in still for order in group) or _uncovered(parent, first) != shares:
+        still = {(order.pk, order.qty) for order in _waiting(parent)}
+        if any((order.pk, order.qty) not in still for order in group):
             return None  # another waker was faster
-        return _release(group, shares, locked, split=parent.is_open and shares < first.qty)
+        if _wanted(parent, filled, group) != shares:
+            return None
+        rest = _most(parent, first) - shares if parent.is_open else Decimal(0)
+        return _release(group, shares, locked, rest=rest)
 
     intent = Intent(
         symbol=first.symbol,
         side=first.side,
-        qty=min(shares, first.qty),
-        limit_price=first.worst_price or Decimal(0),
+        qty=shares,
+        limit_price=max(order.worst_price or Decimal(0) for order in group),
     )
     limits = in_force(account.pk, first.strategy_id)
     released = judge(account, intent, limits, conclude, fresh=True)
-    if released is not None:
-        end_alert(account.pk, code="dependent_waiting", subject=str(first.pk))
-        failpoint("dependents.committed")
-        send(released, sent_by=patience())
+    if released is None:
+        return
+    failpoint("dependents.committed")
+    pair = [released, *released.legs.all()]
+    if send(released, sent_by=patience()).status == statuses.WAITING:
+        _put_off(pair, parent, released.history.latest("seq").reason)
 
 
-def _uncovered(parent: _Parent, order: Order) -> Decimal:
-    """Shares that have filled and that no order of this kind has been sent for."""
-    sent = Order.objects.filter(parent__in=parent.chain, replaces=None).exclude(
-        Q(status=statuses.WAITING) | Q(submitted_at=None)
+def _wanted(parent: Chain, filled: Decimal, group: list[Order]) -> Decimal:
+    """Shares to send them for now: of those that have filled what is not covered yet. While more
+    may come only a take-profit, alone or with its stop-loss, goes in parts: beside an open order
+    on the other side the broker takes no stop that stands alone."""
+    first = group[0]
+    most = _most(parent, first)
+    shares = min(filled - _covered(parent, first), most)
+    is_whole = shares == most or not parent.is_open
+    if shares <= 0 or not (is_whole or first.role == Order.Role.TAKE_PROFIT):
+        return Decimal(0)
+    return shares
+
+
+def _most(parent: Chain, order: Order) -> Decimal:
+    """Shares that it is for. Exits are for all of the parent, also when that was replaced by a
+    larger one, but for what was split off."""
+    if order.role not in _EXITS or order.judged_at is not None:
+        return order.qty
+    parts = Order.objects.filter(
+        parent__in=parent.orders, role=order.role, replaces=None, judged_at__isnull=False
     )
-    kind = Q(role=order.role) if order.role in _EXITS else ~Q(role__in=_EXITS)
-    covered = sum((row.qty for row in sent.filter(kind)), Decimal(0))
-    return parent.filled_qty - covered
+    return parent.qty - sum((part.qty for part in parts), Decimal(0))
 
 
-def _release(group: list[Order], shares: Decimal, locked: BrokerAccount, *, split: bool) -> Order:
-    """Makes the order, or the pair with the stop-loss as leg, `submitting`."""
+def _covered(parent: Chain, order: Order) -> Decimal:
+    """Shares of the parent that other orders have sold or may still sell. Shares that have had
+    their exits get no second ones, whatever became of the first."""
+    sent = (
+        Order.objects.select_related("leg_of")
+        .filter(parent__in=parent.orders, submitted_at__isnull=False)
+        .exclude(status=statuses.WAITING)
+    )
+    is_exit = order.role in _EXITS
+    return sum(
+        (line.qty if is_exit and line.role in _EXITS else line.held_qty for line in lines(sent)),
+        Decimal(0),
+    )
+
+
+def _release(group: list[Order], shares: Decimal, locked: BrokerAccount, *, rest: Decimal) -> Order:
+    """Makes the order, or the pair with the stop-loss as leg, `submitting`; a part of it where the
+    `rest` may still come."""
     why = f"{plain(shares)} shares of its parent have filled."
     changes = {
-        "qty": min(shares, group[0].qty),
+        "qty": shares,
         "judged_at": locked.database_time,
         "submitted_at": locked.database_time,
         "attempts": 1,
         "retry_at": None,
     }
-    if split:
-        group = [_split_off(order, shares) for order in group]
+    if rest:
+        group = [_split_off(order, shares, rest) for order in group]
     head, *legs = group
     for leg in legs:
         lifecycle.transition(
@@ -210,22 +245,22 @@ def _release(group: list[Order], shares: Decimal, locked: BrokerAccount, *, spli
     return released
 
 
-def _split_off(order: Order, shares: Decimal) -> Order:
+def _split_off(order: Order, shares: Decimal, rest: Decimal) -> Order:
     """A part of a waiting order as an order of its own; the rest waits on."""
     part = Order.objects.select_related("account", "strategy").get(pk=order.pk)
     part.pk, part._state.adding = uuid4(), True
     part.client_order_id = f"{order.role}-{uuid4()}"
     part.qty, part.history_length, part.history_hash = shares, 0, ""
-    why = f"{plain(shares)} of {plain(order.qty)} shares, as the parent fills."
+    why = f"{plain(shares)} of {plain(shares + rest)} shares, as the parent fills."
     lifecycle.record_intent(part, statuses.WAITING, Origin(Source.DEPENDENTS, "dependents", why))
-    Order.objects.filter(pk=order.pk).update(qty=order.qty - shares)
+    Order.objects.filter(pk=order.pk).update(qty=rest)
     return part
 
 
-def _put_off(group: Sequence[Order], parent: _Parent, why: str) -> None:
+def _put_off(group: Sequence[Order], parent: Chain, why: str) -> None:
     """Tries again later: the longer it has been in vain, the less often."""
     now = database_now()
-    waited = now - parent.moved_at
+    waited = now - max(parent.moved_at, *(order.created_at for order in group))
     retry_at = now + min(max(waited / 2, _AT_LEAST), _AT_MOST)
     ids = [order.pk for order in group]
     Order.objects.filter(pk__in=ids, status=statuses.WAITING).update(retry_at=retry_at)
@@ -234,13 +269,13 @@ def _put_off(group: Sequence[Order], parent: _Parent, why: str) -> None:
     for order in group:
         raise_alert(
             order.account_id,
-            code="dependent_waiting",
+            code=_ALERT,
             subject=str(order.pk),
             severity=Alert.Severity.CRITICAL,
             message=(
                 f"The {order.get_role_display().lower()} {order.client_order_id} "
-                f"({order.symbol}) can't be sent since its parent filled: {why} "
-                "It is tried again; cancel it if the shares are gone."
+                f"({order.symbol}) can't be sent: {why} It is tried again; cancel it if the shares "
+                "are gone."
             ),
         )
 
@@ -253,4 +288,3 @@ def _close(group: Sequence[Order], why: str) -> None:
             )
         except statuses.InvalidTransition:
             continue  # sent, or closed, by another waker
-        end_alert(order.account_id, code="dependent_waiting", subject=str(order.pk))

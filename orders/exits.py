@@ -4,9 +4,10 @@ sends nothing; `orders.dependents` does when their time comes (SPEC O9)."""
 import dataclasses
 from decimal import Decimal
 from itertools import pairwise
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-from orders import pricing, statuses, terms
+from orders import pricing, terms
+from orders.chains import Chain
 from orders.errors import OrderSubmissionError
 from orders.models import Order
 from orders.requests import Exit, NewOrder
@@ -30,6 +31,13 @@ def of(parent: Order, new: NewOrder) -> list[Order]:
             "dependents_differ",
             "take_profit and stop_loss are sent as one pair: give both the same time_in_force.",
         )
+    if len(made) > 1 and parent.side == "sell":
+        # Bought back as a pair would be the exit of a short, which a sell of what is held is not.
+        raise OrderSubmissionError(
+            "pair_needs_buy",
+            "The broker takes take_profit and stop_loss together only as the exits of a position. "
+            "What follows a sell is a new buy: give one of the two.",
+        )
     return made
 
 
@@ -44,10 +52,11 @@ def terms_of(exits: list[Order]) -> list[terms.Terms]:
     return [terms.of(each) for each in exits]
 
 
-def bind_to(order: Order, parent_id: UUID) -> None:
-    """Makes an order the dependent of a standing one. Raises OrderSubmissionError when it can't
-    be an exit of that one."""
-    parent = Order.objects.filter(pk=parent_id, strategy_id=order.strategy_id).first()
+def bind_to(order: Order, new: NewOrder) -> None:
+    """Makes an order the dependent of the standing one that it names. Raises OrderSubmissionError
+    when it can't be an exit of that one."""
+    assert new.parent is not None, "it names one"
+    parent = Order.objects.filter(pk=new.parent, strategy_id=order.strategy_id).first()
     if parent is None:
         raise OrderSubmissionError(
             "parent_not_found", "This token's strategy has no order with the id given as parent."
@@ -62,16 +71,23 @@ def bind_to(order: Order, parent_id: UUID) -> None:
             f"A dependent order takes the other side of its parent ({parent.side} "
             f"{parent.symbol}), in the same symbol.",
         )
-    if order.qty > parent.qty:
+    chain = Chain.of(parent.pk)
+    if order.qty > chain.qty:
         raise OrderSubmissionError(
             "parent_too_small",
-            f"The parent is of {plain(parent.qty)} shares; this is for {plain(order.qty)}.",
+            f"The parent is of {plain(chain.qty)} shares; this is for {plain(order.qty)}.",
         )
-    if not parent.is_open and not parent.filled_qty and parent.status != statuses.REPLACED:
+    if not chain.is_open and not chain.filled_qty:
         raise OrderSubmissionError(
-            "parent_closed", f"The parent has ended ({parent.status}) with nothing filled."
+            "parent_closed", f"The parent has ended ({chain.last.status}) with nothing filled."
         )
     order.parent, order.role = parent, Order.Role.DEPENDENT
+    order.time_in_force = new.time_in_force or _time_in_force(order.qty)
+
+
+def _time_in_force(qty: Decimal) -> str:
+    """The broker takes fractions for the day only."""
+    return "gtc" if qty % 1 == 0 else "day"
 
 
 def _make(parent: Order, role: Order.Role, wanted: Exit) -> Order:
@@ -79,8 +95,6 @@ def _make(parent: Order, role: Order.Role, wanted: Exit) -> Order:
         order_type = "limit"
     else:
         order_type = "stop" if wanted.limit_price is None else "stop_limit"
-    # The broker takes fractions for the day only.
-    default_time = "gtc" if parent.qty % 1 == 0 else "day"
     return Order(
         id=uuid4(),
         account=parent.account,
@@ -92,7 +106,7 @@ def _make(parent: Order, role: Order.Role, wanted: Exit) -> Order:
         side="sell" if parent.side == "buy" else "buy",
         qty=parent.qty,
         type=order_type,
-        time_in_force=wanted.time_in_force or default_time,
+        time_in_force=wanted.time_in_force or _time_in_force(parent.qty),
         limit_price=wanted.limit_price,
         stop_price=wanted.stop_price,
         worst_price=wanted.limit_price or pricing.collared(wanted.stop_price or Decimal(0)),

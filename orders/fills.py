@@ -24,16 +24,21 @@ def advance(order: Order, report: OrderReport, chain: Sequence[Order]) -> list[F
     execution = report.execution
     if execution and _is_booked(order, execution):
         execution = None
-    if order.executions_only:
-        return [_execute(order, execution, execution.qty)] if execution else []
     furthest = max(chain, key=lambda each: each.filled_qty)
+    if any(each.executions_only for each in chain):
+        if execution is None:
+            return []
+        order.filled_qty = furthest.filled_qty
+        order.average_fill_price = furthest.average_fill_price
+        return [_execute(order, execution, execution.qty)]
     told = max(report.filled_qty, execution.qty if execution else Decimal(0))
     new = told - furthest.filled_qty
     if new <= 0:
         if execution:
             _recognise(chain, execution, execution.qty)
         if told > order.filled_qty:  # booked before, on another order of its chain
-            order.filled_qty, order.average_fill_price = told, furthest.average_fill_price
+            average = report.average_fill_price or furthest.average_fill_price
+            order.filled_qty, order.average_fill_price = told, average
         return []
     booked: list[Fill] = []
     order.filled_qty = furthest.filled_qty

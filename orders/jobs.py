@@ -40,8 +40,10 @@ def follow_up() -> None:
     not ended: what a process that died had left undone."""
     now = database_now()
     _each(dependents.advance, dependents.due(now))
+    dependents.end_alerts()
     with priority(Priority.CANCEL):
         _each(cancelling.pursue, cancelling.due(now))
+    cancelling.end_alerts()
 
 
 def _each(work: Callable[[T], object], orders: list[T]) -> None:

@@ -5,7 +5,7 @@ The broker's answer, the stream, the poll, a look-up and reconciliation all brin
 row locked. Never takes the account's lock and never talks to the broker.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,13 +13,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Subquery
+from django.db.models import Exists, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from orders import events, fills, statuses, wake
 from orders.models import Bust, Fill, Order, OrderHistory
 from ordinis.alerts.models import Alert, raise_alert
-from ordinis.broker.port import OrderReport
+from ordinis.broker.port import TERMINAL_STATUSES, OrderReport
 from ordinis.failpoints import failpoint
 from ordinis.numbers import plain
 
@@ -74,6 +74,8 @@ def transition(order_id: UUID, to: str, origin: Origin, **changes: Any) -> Order
         for leg in legs:
             shared = {name: changes[name] for name in _OF_THE_PAIR if name in changes}
             _decide(leg, to, origin, shared)
+        if not order.is_open:  # what waits for it must not wait for ever
+            wake.after_commit(order, has_dependents=order.has_dependents)  # type: ignore[attr-defined]
     return order
 
 
@@ -124,20 +126,54 @@ def observe(order_id: UUID, report: OrderReport, origin: Origin) -> Order:
         chain = _locked(order_id)
         order = chain[0]
         failpoint("observe.locked")
-        _check_same(order, report)
+        shrunk = _has_shrunk(report, chain)
+        _check_same(order, report, shrunk=shrunk)
         _note_bust(order, report)
         before, filled_before = order.status, order.filled_qty
+        order.qty = report.qty if shrunk and report.qty else order.qty
         after = _status_after(order, report)
         booked = fills.advance(order, report, chain)
         failpoint("observe.booked")
         first_word = order.acknowledged_at is None
-        if booked or first_word or after != before or order.filled_qty != filled_before:
+        moved = booked or after != before or order.filled_qty != filled_before
+        if moved or first_word or shrunk:
             _take_in(order, report, origin, before, after, booked)
         for leg, told in _paired(order, report):
             # In the same transaction: a pair of which only one order is known could be sent twice.
             observe(leg.pk, told, origin)
         failpoint("observe.before_commit")
     return order
+
+
+def observe_ends(reports: Mapping[UUID, OrderReport], origin: Origin) -> set[UUID]:
+    """`observe` for many orders at once, as after a cancel of all: those that have ended with
+    nothing else to take in. Returns their ids; the others go to `observe` one by one."""
+    with transaction.atomic():
+        rows = _with_what_follows(Order.objects.filter(pk__in=list(reports)))
+        ended = [order for order in rows if _merely_ends(order, reports[order.pk])]
+        steps = []
+        for order in ended:
+            report = reports[order.pk]
+            before, order.status = order.status, report.status
+            order.broker_updated_at = report.updated_at or order.broker_updated_at
+            steps.append(_step(order, before, order.status, origin, report))
+        OrderHistory.objects.bulk_create(steps)
+        changed = ("status", "broker_updated_at", "updated_at", *_HISTORY)
+        Order.objects.bulk_update(ended, changed)
+        events.record_all([(order, [step], []) for order, step in zip(ended, steps, strict=True)])
+        for order in ended:
+            wake.after_commit(order, has_dependents=order.has_dependents)  # type: ignore[attr-defined]
+    return {order.pk for order in ended}
+
+
+def _merely_ends(order: Order, report: OrderReport) -> bool:
+    return (
+        statuses.is_open(order.status)
+        and order.broker_order_id == report.broker_order_id
+        and report.status in TERMINAL_STATUSES - {"filled"}
+        and (report.filled_qty, report.qty) == (order.filled_qty, order.qty)
+        and not (report.execution or report.bust or report.legs or order.order_class)
+    )
 
 
 def _take_in(
@@ -168,6 +204,7 @@ def _take_in(
     order.save(
         update_fields=(
             "status",
+            "qty",
             "filled_qty",
             "average_fill_price",
             "broker_order_id",
@@ -186,11 +223,13 @@ def adopt(predecessor: Order, report: OrderReport) -> Order:
     """The order that replaced one of ours in the broker's own app, as an order of ours: what its
     chain goes on to fill must be in the book."""
     with transaction.atomic():
-        chain = _locked(predecessor.pk)
-        known = next((o for o in chain if o.client_order_id == report.client_order_id), None)
+        old = _locked(predecessor.pk)[0]
+        # Asked for once the lock is held: another report may have brought it meanwhile.
+        known = Order.objects.filter(
+            account_id=old.account_id, client_order_id=report.client_order_id
+        ).first()
         if known is not None:
             return known
-        old = chain[0]
         order = Order(
             id=uuid4(),
             account=old.account,
@@ -208,6 +247,7 @@ def adopt(predecessor: Order, report: OrderReport) -> Order:
             limit_price=report.limit_price,
             stop_price=report.stop_price,
             worst_price=report.limit_price or old.worst_price,
+            cancel_requested_at=old.cancel_requested_at,
             correlation_id=old.correlation_id,
             created_at=report.created_at or datetime.now(UTC),
             submitted_at=datetime.now(UTC),
@@ -223,17 +263,21 @@ _HISTORY = ("history_length", "history_hash")
 def _locked(order_id: UUID) -> list[Order]:
     """The order, and after it the others of its chain, locked in the order of their ids."""
     chain = Order.objects.filter(pk=order_id).values("chain")
-    found = list(
-        Order.objects.select_related("account", "strategy")
+    found = _with_what_follows(Order.objects.filter(chain=Subquery(chain)))
+    return sorted(found, key=lambda each: each.pk != order_id)
+
+
+def _with_what_follows(rows: QuerySet[Order]) -> QuerySet[Order]:
+    """These, locked in the order of their ids."""
+    return (
+        rows.select_related("account", "strategy")
         .annotate(
             database_time=Now(),  # of the start of this transaction
             has_dependents=Exists(Order.objects.filter(parent__chain=OuterRef("chain"))),
         )
-        .filter(chain=Subquery(chain))
         .order_by("pk")
         .select_for_update(no_key=True, of=("self",))
     )
-    return sorted(found, key=lambda each: each.pk != order_id)
 
 
 def _legs(order: Order) -> list[Order]:
@@ -249,10 +293,16 @@ def _paired(order: Order, report: OrderReport) -> list[tuple[Order, OrderReport]
     return list(zip(order.legs.order_by("pk"), report.legs, strict=False))
 
 
-def _check_same(order: Order, report: OrderReport) -> None:
+def _has_shrunk(report: OrderReport, chain: Sequence[Order]) -> bool:
+    """Whether the other order of a pair took shares of it: the broker lowers its quantity then."""
+    paired = any(order.order_class == "oco" or order.leg_of_id is not None for order in chain)
+    return paired and report.qty is not None and report.qty < chain[0].qty
+
+
+def _check_same(order: Order, report: OrderReport, *, shrunk: bool) -> None:
     if order.broker_order_id == report.broker_order_id:
         return
-    ours = (order.symbol, order.side, order.qty)
+    ours = (order.symbol, order.side, report.qty if shrunk else order.qty)
     theirs = (report.symbol, report.side, report.qty)
     # Alpaca may make a stop a stop-limit, and moves the stop of a trailing order: only what we
     # gave must be the same.
@@ -359,6 +409,9 @@ def _raise_incidents(
         found.append(("unknown_status", f"the broker reports the unknown status {after!r}"))
     if not statuses.is_open(before) and (booked or after != before):
         found.append(("late_report", f"believed {before}, but the broker reports {after}"))
+    if after == statuses.REJECTED != before and order.parent_id and order.replaces_id is None:
+        what = "was accepted, and then rejected: the position stands without it"
+        found.append(("dependent_rejected", what))
     if order.filled_qty > order.qty:
         found.append(("overfill", f"filled {order.filled_qty:f} of {order.qty:f}"))
     for code, what in found:

@@ -109,6 +109,10 @@ def _check_replaceable(old: Order, change: Change) -> None:
             "order_not_replaceable",
             "The order is being replaced already. Replace the new one when it is confirmed.",
         )
+    if change.qty in (None, old.qty) and change.limit_price in (None, old.limit_price):
+        raise OrderSubmissionError(
+            "invalid_request", "The order is like that already: give another qty or limit_price."
+        )
     if change.limit_price is not None and old.limit_price is None:
         raise OrderSubmissionError(
             "invalid_request", f"A {old.type} order has no limit_price to replace."

@@ -15,6 +15,7 @@ from django.db.models import F, Q
 from orders import lifecycle, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
+from orders.order_log import about
 from orders.sending import get, resend, settle_mismatch
 from orders.sync import look_up
 from ordinis.accounts.brokers import broker_for
@@ -65,7 +66,8 @@ def watched(now: datetime) -> list[Order]:
 def watch(order: Order) -> Order:
     """Looks a failed order up; one that exists after all is reopened, with an incident."""
     try:
-        report = broker_for(order.account).order_by_client_id(order.client_order_id)
+        with about(order):
+            report = broker_for(order.account).order_by_client_id(order.client_order_id)
     except (BrokerUnavailable, BrokerRefused):
         return order  # the next watch asks again
     return _found(order, report) if report else order
@@ -82,7 +84,8 @@ def resolve(order: Order) -> Order:
             Origin(Source.SUBMIT, "resolver", "Its sender ended before the broker's answer."),
         )
     try:
-        report = broker_for(order.account).order_by_client_id(order.client_order_id)
+        with about(order):
+            report = broker_for(order.account).order_by_client_id(order.client_order_id)
     except (BrokerUnavailable, BrokerRefused) as error:
         log.warning("look-up failed", extra={"order": str(order.pk), "error": error.message})
         return order

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, StringConstraints, model_validator
 from orders import statuses
 from orders.models import Order
 from orders.requests import Exit, NewOrder
-from ordinis.http import Amount, Body, moment
+from ordinis.http import Amount, Body, InvalidOut, ProblemOut, moment
 from ordinis.numbers import dollars, plain
 
 PLAIN = r"^[A-Za-z0-9._:-]{1,64}$"
@@ -140,6 +140,32 @@ class OrderOut(Schema):
     submitted_at: str | None
     updated_at: str
     correlation_id: str
+
+
+class ConflictOut(ProblemOut):
+    """`client_order_id_reused` or `open_order_exists`, with the standing order where it is this
+    strategy's own."""
+
+    order: OrderOut | None = None
+
+
+class ViolationOut(Schema):
+    """One limit that the order would break; `limit` and `actual` are decimals."""
+
+    code: str
+    message: str
+    limit: str
+    actual: str
+
+
+class RefusedOut(InvalidOut):
+    """`order_denied` has `violations` and `order`; `broker_rejected` has the broker's own words and
+    `order`; other codes say that the request itself is wrong, and nothing was stored."""
+
+    order: OrderOut | None = None
+    violations: list[ViolationOut] | None = None
+    broker_code: str | None = None
+    broker_message: str | None = None
 
 
 class CancelledOut(Schema):

@@ -15,6 +15,7 @@ from django.conf import settings
 from orders import lifecycle, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
+from orders.order_log import about
 from ordinis.accounts.brokers import broker_for
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.errors import (
@@ -45,7 +46,8 @@ def send(order: Order, *, sent_by: float) -> Order:
     if time.monotonic() > sent_by:
         return _lost(order, "The process was too slow to send it; the resolver takes it over.")
     try:
-        report = _hand_over(order)
+        with about(order):
+            report = _hand_over(order)
     except OrderRefused as error:
         failpoint("send.refused")
         return _refused(order, error)
@@ -115,11 +117,13 @@ def _refused(order: Order, error: OrderRefused) -> Order:
     if order.attempts > 1:
         # Only this sending was refused; the one before may have been taken, and may be why.
         return _lost(order, f"Sending it again was refused: {error.message}")
-    if order.parent_id is not None and order.replaces_id is None and _is_lag(error):
+    # A replacement that is refused leaves the order that it was to replace as it is.
+    is_dependent = order.parent_id is not None and order.replaces_id is None
+    if is_dependent and _may_pass(error):
         return decide(
             order,
             statuses.WAITING,
-            f"The broker's positions lag behind the fill: {error.message}",
+            f"The broker does not take it yet: {error.message}",
             submitted_at=None,
             attempts=0,
             retry_at=figures.database_now() + _LAG,
@@ -129,7 +133,7 @@ def _refused(order: Order, error: OrderRefused) -> Order:
         )
     refused = {"code": error.code, "message": error.message, "fields": error.fields}
     refused_order = decide(order, statuses.REJECTED, error.message, rejection=refused)
-    if order.parent_id is not None:
+    if is_dependent:
         raise_alert(
             order.account_id,
             code="dependent_rejected",
@@ -143,9 +147,11 @@ def _refused(order: Order, error: OrderRefused) -> Order:
     return refused_order
 
 
-def _is_lag(error: OrderRefused) -> bool:
-    """Whether an exit was refused because the broker does not see the parent's shares yet."""
-    return "insufficient qty" in error.message or "must be exit orders" in error.message
+def _may_pass(error: OrderRefused) -> bool:
+    """Whether an exit was refused because the broker does not see the parent's shares yet, or for
+    an order on the other side that is still open."""
+    passing = ("insufficient qty", "must be exit orders", "wash trade")
+    return any(words in error.message for words in passing)
 
 
 def _lost(order: Order, why: str) -> Order:

@@ -58,7 +58,7 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
     order = _priced(strategy, new, limits)
     order.correlation_id = correlation_id
     if new.parent is not None:
-        return _dependent(order, new, actor=actor)
+        return _dependent(order, new, limits, actor=actor)
     children = exits.of(order, new)
     # The look without the lock spares a duplicate the broker's answer; the one under it counts.
     if limits.duplicate_guard and idempotency.alike(strategy, order):
@@ -103,11 +103,12 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
     return Submitted(send(order, sent_by=patience()))
 
 
-def _dependent(order: Order, new: NewOrder, *, actor: str) -> Submitted:
+def _dependent(order: Order, new: NewOrder, limits: Limits, *, actor: str) -> Submitted:
     """Stores an order that waits for the fill of a standing one. It is judged when it is sent."""
     assert new.parent is not None
-    exits.bind_to(order, new.parent)
+    exits.bind_to(order, new)
     terms.check(terms.of(order), assets.asset_of(order.account, order.symbol))
+    order.worst_price = _worst_price(order, limits)
     with transaction.atomic():
         BrokerAccount.lock(order.account_id)
         if standing := idempotency.named(order.strategy, new.client_order_id, new.fingerprint):

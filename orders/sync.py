@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from django.db import OperationalError, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from orders import lifecycle, statuses
 from orders.errors import OrderStatusError
 from orders.lifecycle import Origin, Source
 from orders.models import Order
+from orders.order_log import about
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, raise_alert
@@ -88,7 +89,8 @@ def _known(account: BrokerAccount, reports: Iterable[OrderReport]) -> dict[str, 
 def _open_at_broker(account: BrokerAccount) -> QuerySet[Order]:
     """Those that are open, and those replaced by something that we do not know yet."""
     lately = datetime.now(UTC) - _FOLLOWED
-    abandoned = Q(status=statuses.REPLACED, replacements=None, updated_at__gte=lately)
+    known = Order.objects.filter(replaces=OuterRef("pk"), broker_order_id__isnull=False)
+    abandoned = Q(~Exists(known), status=statuses.REPLACED, updated_at__gte=lately)
     rows = Order.objects.select_related("account", "strategy")
     return rows.filter(
         ~Q(status__in=sorted(statuses.CLOSED)) | abandoned,
@@ -115,7 +117,8 @@ def look_up(order: Order, source: Source = Source.POLL) -> Order:
 def _look_up(broker: Broker, order: Order, source: Source) -> bool:
     assert order.broker_order_id is not None, "it was acknowledged"
     try:
-        found = broker.order(order.broker_order_id)
+        with about(order):
+            found = broker.order(order.broker_order_id)
     except BrokerUnavailable as error:
         log.warning("order not read", extra={"order": str(order.pk), "error": error.message})
         return False
@@ -132,7 +135,10 @@ def _look_up(broker: Broker, order: Order, source: Source) -> bool:
         )
         return True
     _observe(order, found, source)
-    if found.replaced_by and not order.replacements.exists():
+    if (
+        found.replaced_by
+        and not order.replacements.filter(broker_order_id=found.replaced_by).exists()
+    ):
         _follow(broker, order, found.replaced_by, source)
     return True
 

@@ -27,7 +27,8 @@ def after_commit(order: Order, *, has_dependents: bool) -> None:
     """Called by the door for an order that changed."""
     if has_dependents:
         dependents_of(order.pk)
-    if order.cancel_requested_at is not None and statuses.is_open(order.status):
+    wanted = order.cancel_requested_at is not None and order.cancel_sent_at is None
+    if wanted and statuses.is_open(order.status):
         transaction.on_commit(lambda: _begin("orders.cancelling.pursue", order.pk))
 
 

@@ -7,23 +7,25 @@ from typing import Any
 
 from django.db import DataError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from ninja import NinjaAPI, Router, Schema
+from ninja import Router, Schema
 from ninja.errors import HttpError, ValidationError
 
 from orders.api import router as orders
+from orders.events_api import router as events
 from orders.judgement import reserved
 from orders.sync import refresh
 from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.http import Problem, ProblemOut, moment
 from ordinis.numbers import dollars
+from ordinis.openapi import DocumentedAPI
 from positions.api import router as positions
 from reconciliation.api import router as reconciliation
 from risk.api import router as risk
 
 log = logging.getLogger("ordinis.api")
 
-api = NinjaAPI(
+api = DocumentedAPI(
     title="Ordinis",
     version="1",
     description="Orders, positions and reconciliation. Quantities and prices are strings.",
@@ -81,6 +83,7 @@ def get_account(request: TokenRequest, fresh: bool = False) -> dict[str, Any]:
 
 api.add_router("", account_router)
 api.add_router("/orders", orders)
+api.add_router("", events)
 api.add_router("", positions)
 api.add_router("", risk)
 api.add_router("/reconciliation", reconciliation)

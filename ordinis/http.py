@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from ninja import Schema
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 
 class Problem(Exception):
@@ -55,6 +55,19 @@ class ProblemOut(Schema):
     code: str
 
 
+class FieldProblem(Schema):
+    """What is wrong with one field of a request."""
+
+    field: str
+    message: str
+
+
+class InvalidOut(ProblemOut):
+    """`invalid_request` with the fields that are wrong; other codes name what else is."""
+
+    errors: list[FieldProblem] | None = None
+
+
 class Body(Schema):
     """A request body: unknown fields are refused, so that a typing error is never ignored."""
 
@@ -68,7 +81,19 @@ def _exact(value: Any) -> Any:
 
 
 # Positive, up to 10 digits before the point and 9 after it (what the broker takes).
-Amount = Annotated[Decimal, BeforeValidator(_exact), Field(gt=0, max_digits=19, decimal_places=9)]
+Amount = Annotated[
+    Decimal,
+    BeforeValidator(_exact),
+    Field(gt=0, max_digits=19, decimal_places=9),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,9})?$"},
+                {"type": "integer", "minimum": 1},
+            ]
+        }
+    ),
+]
 
 
 def moment(value: datetime | None) -> str | None:

@@ -11,6 +11,7 @@ from django.db.models import Count, F, Max, Min, Q, Sum
 from django.db.models.functions import Coalesce
 
 from orders import statuses
+from orders.chains import lines
 from orders.models import Fill, Order, OrderHistory
 from ordinis.numbers import plain
 from positions.ledger import Holding, after
@@ -27,11 +28,14 @@ def violations() -> Iterator[str]:
 
 
 def _filled_is_the_sum_of_fills() -> Iterator[str]:
-    wrong = Order.objects.annotate(fills_sum=Coalesce(Sum("fills__qty"), _ZERO)).exclude(
-        fills_sum=F("filled_qty")
-    )
-    for order in wrong:
-        yield f"order {order.pk}: filled {plain(order.filled_qty)}, its fills sum up differently"
+    """Of a chain: a replacement goes on counting where the order that it replaced had come to."""
+    chains = Order.objects.order_by().values("chain")
+    wrong = chains.annotate(
+        filled=Max("filled_qty"), booked=Coalesce(Sum("fills__qty"), _ZERO)
+    ).exclude(booked=F("filled"))
+    for row in wrong:
+        filled, booked = plain(row["filled"]), plain(row["booked"])
+        yield f"order {row['chain']}: filled {filled}, but its fills sum up to {booked}"
 
 
 def _filled_orders_have_their_shares() -> Iterator[str]:
@@ -139,6 +143,31 @@ def _executions_are_booked_once() -> Iterator[str]:
         yield f"fill {fill.pk}: is in another account than its order"
 
 
+def _dependents_follow_their_parents() -> Iterator[str]:
+    """None is sent before its parent's fill was booked, and all together for no more than that."""
+    rows = Order.objects.filter(parent__isnull=False).select_related("leg_of")
+    sent = rows.exclude(Q(status=statuses.WAITING) | Q(submitted_at=None)).order_by("parent__chain")
+    filled = {
+        row["chain"]: (row["shares"], row["first"])
+        for row in Order.objects.order_by()
+        .filter(chain__in=sent.values("parent__chain"))
+        .values("chain")
+        .annotate(shares=Max("filled_qty"), first=Min("fills__recorded_at"))
+    }
+    annotated = sent.annotate(of=F("parent__chain"))
+    for parent, orders in groupby(annotated.iterator(), key=lambda order: order.of):
+        shares, first = filled[parent]
+        dependents = list(orders)
+        for order in dependents:
+            if order.submitted_at is None or first is None or order.submitted_at < first:
+                yield f"order {order.pk}: was sent before its parent's fill was booked"
+        held = sum((line.held_qty for line in lines(dependents)), _ZERO)
+        if held > shares:
+            yield (
+                f"order {parent}: filled {plain(shares)}, but its dependents are for {plain(held)}"
+            )
+
+
 _CHECKS: tuple[Callable[[], Iterator[str]], ...] = (
     _filled_is_the_sum_of_fills,
     _filled_orders_have_their_shares,
@@ -148,4 +177,5 @@ _CHECKS: tuple[Callable[[], Iterator[str]], ...] = (
     _acknowledged_orders_have_the_brokers_id,
     _corrections_were_decided_by_another,
     _executions_are_booked_once,
+    _dependents_follow_their_parents,
 )

@@ -116,7 +116,8 @@ def _free_shares(intent: Intent, context: Context) -> list[Violation]:
 
 def _unresolved(intent: Intent, context: Context) -> list[Violation]:
     """No risk is added to a symbol while it is unknown whether an earlier order exists."""
-    if intent.side != "buy" or intent.symbol not in context.unresolved_symbols:
+    adds = intent.side == "buy" and intent.cost > 0
+    if not adds or intent.symbol not in context.unresolved_symbols:
         return []
     return [
         Violation(

@@ -18,7 +18,7 @@ class Scope(HttpBearer):
 
     def __init__(self, scope: str) -> None:
         super().__init__()
-        self._scope = scope
+        self.scope = scope
 
     def __call__(self, request: HttpRequest) -> ApiToken:
         token = super().__call__(request)
@@ -31,11 +31,11 @@ class Scope(HttpBearer):
                 headers={"WWW-Authenticate": "Bearer"},
             )
         assert isinstance(token, ApiToken)
-        if self._scope not in token.scopes:
+        if self.scope not in token.scopes:
             raise Problem(
                 403,
                 "missing_scope",
-                f"This token lacks the scope {self._scope!r}. Make one that carries it.",
+                f"This token lacks the scope {self.scope!r}. Make one that carries it.",
             )
         return token
 

@@ -55,10 +55,10 @@ class BrokerAccount(models.Model):
         help_text="When take-profit and stop-loss orders are sent.",
     )
     # While all orders are being cancelled no new one is taken: until when, of which symbol ("":
-    # all), and for which run. The bar falls by itself should that run die.
+    # all), and for which runs. The bar falls by itself should they die.
     cancelling_until = models.DateTimeField(null=True, editable=False)
     cancelling_symbol = models.CharField(max_length=16, blank=True, editable=False)
-    cancelling_run = models.UUIDField(null=True, editable=False)
+    cancelling_runs = ArrayField(models.UUIDField(), default=list, editable=False)
 
     database_time: datetime  # of `lock` only
 

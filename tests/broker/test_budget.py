@@ -121,7 +121,9 @@ def test_with_little_left_polls_wait_and_orders_still_go(
     broker_for(account).account()
     body = {"symbol": "KO", "side": "buy", "qty": "1", "limit_price": "1.00"}
 
-    statuses = [api.post("/orders", body).status_code for _ in range(8)]
+    statuses = [
+        api.post("/orders", {**body, "limit_price": f"1.0{n}"}).status_code for n in range(8)
+    ]
     sim.delete("/sim/log")
     jobs.poll()
 

@@ -78,7 +78,12 @@ class Migration(migrations.Migration):
                 ),
                 ("cancelling_until", models.DateTimeField(editable=False, null=True)),
                 ("cancelling_symbol", models.CharField(blank=True, editable=False, max_length=16)),
-                ("cancelling_run", models.UUIDField(editable=False, null=True)),
+                (
+                    "cancelling_runs",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.UUIDField(), default=list, editable=False, size=None
+                    ),
+                ),
             ],
             options={
                 "verbose_name": "account",
