@@ -78,6 +78,14 @@ class Step:
     delayed: timedelta | None
 
 
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """An order that belongs to the one that is shown, and how."""
+
+    order: Order
+    what: str
+
+
 @admin.register(Order)
 class OrderAdmin(ReadOnlyAdmin[Order]):
     list_display = (
@@ -147,10 +155,26 @@ class OrderAdmin(ReadOnlyAdmin[Order]):
         fills = list(row.fills.select_related("ledger_entry__position"))
         entries = {fill.ledger_entry_id: fill.ledger_entry for fill in fills}
         return {
+            "family": _family(row),
             "steps": _steps(list(row.history.order_by("seq"))),
             "fills": fills,
             "entries": [entries[key] for key in sorted(entries)],
         }
+
+
+def _family(row: Order) -> list[Relative]:
+    """Parent, dependents, and what replaced or was replaced: one question."""
+    chain = Order.objects.filter(pk=row.pk).values("chain")
+    rows = Order.objects.filter(
+        Q(chain__in=chain) | Q(parent__chain__in=chain) | Q(pk=row.parent_id)
+    ).exclude(pk=row.pk)
+    return [Relative(order, _relation(row, order)) for order in rows.order_by("created_at", "role")]
+
+
+def _relation(row: Order, other: Order) -> str:
+    if other.chain == row.chain:
+        return "Replaced by it" if other.created_at < row.created_at else "Replaced it"
+    return "Its parent" if other.pk == row.parent_id else other.get_role_display()
 
 
 def _steps(history: list[OrderHistory]) -> list[Step]:

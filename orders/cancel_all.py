@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.db import connection, transaction
 from django.db.models.functions import Now
@@ -236,8 +236,7 @@ class _Run:
             self._theirs.pop(key, None)
             if order.is_open and (has_ended or order.acknowledged_at is None):
                 ends[order.pk] = report
-        for pks in _parts(list(ends)):
-            part = {pk: ends.pop(pk) for pk in pks}
+        for part in _parts(ends):
             done = lifecycle.observe_ends(part, Origin(Source.POLL, "broker"))
             others += [report for pk, report in part.items() if pk not in done]
         for report in others:
@@ -295,9 +294,11 @@ def _filled(report: OrderReport | None) -> Decimal:
     return report.filled_qty if report else Decimal(0)
 
 
-def _parts(keys: list[UUID]) -> Iterator[list[UUID]]:
+def _parts(ends: dict[UUID, OrderReport]) -> Iterator[dict[UUID, OrderReport]]:
     """Not all in one transaction: others wait for its locks."""
-    return (keys[start : start + _TAKEN_AT_ONCE] for start in range(0, len(keys), _TAKEN_AT_ONCE))
+    items = list(ends.items())
+    for start in range(0, len(items), _TAKEN_AT_ONCE):
+        yield dict(items[start : start + _TAKEN_AT_ONCE])
 
 
 def _side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:

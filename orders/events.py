@@ -92,8 +92,20 @@ WHERE orders_event.id = fresh.id
 
 def record(order: Order, steps: Iterable[OrderHistory], fills: Iterable[Fill] = ()) -> None:
     """Stores the events of one change of an order, fills first, in the caller's transaction."""
+    record_all([(order, steps, fills)])
+
+
+def record_all(
+    changes: Iterable[tuple[Order, Iterable[OrderHistory], Iterable[Fill]]],
+) -> None:
+    """As `record`, of many changes at once."""
+    if events := [event for change in changes for event in _of(*change)]:
+        Event.objects.bulk_create(events)
+
+
+def _of(order: Order, steps: Iterable[OrderHistory], fills: Iterable[Fill]) -> list[Event]:
     received_at = order.updated_at
-    events = [
+    return [
         _event(
             order,
             Event.Kind.FILL,
@@ -117,8 +129,6 @@ def record(order: Order, steps: Iterable[OrderHistory], fills: Iterable[Fill] = 
         for step in steps
         if step.from_status != step.to_status
     ]
-    if events:
-        Event.objects.bulk_create(events)
 
 
 def _event(order: Order, kind: Event.Kind, received_at: datetime, **values: object) -> Event:

@@ -13,7 +13,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet, Subquery
+from django.db.models import QuerySet
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
 from orders import events, fills, statuses, wake
@@ -75,7 +76,7 @@ def transition(order_id: UUID, to: str, origin: Origin, **changes: Any) -> Order
             shared = {name: changes[name] for name in _OF_THE_PAIR if name in changes}
             _decide(leg, to, origin, shared)
         if not order.is_open:  # what waits for it must not wait for ever
-            wake.after_commit(order, has_dependents=order.has_dependents)  # type: ignore[attr-defined]
+            wake.after_commit(order)
     return order
 
 
@@ -162,7 +163,7 @@ def observe_ends(reports: Mapping[UUID, OrderReport], origin: Origin) -> set[UUI
         Order.objects.bulk_update(ended, changed)
         events.record_all([(order, [step], []) for order, step in zip(ended, steps, strict=True)])
         for order in ended:
-            wake.after_commit(order, has_dependents=order.has_dependents)  # type: ignore[attr-defined]
+            wake.after_commit(order)
     return {order.pk for order in ended}
 
 
@@ -216,7 +217,7 @@ def _take_in(
         )
     )
     events.record(order, steps, booked)
-    wake.after_commit(order, has_dependents=order.has_dependents)  # type: ignore[attr-defined]
+    wake.after_commit(order)
 
 
 def adopt(predecessor: Order, report: OrderReport) -> Order:
@@ -237,6 +238,7 @@ def adopt(predecessor: Order, report: OrderReport) -> Order:
             client_order_id=report.client_order_id,
             replaces=old,
             parent_id=old.parent_id,
+            has_dependents=old.has_dependents,
             role=old.role,
             symbol=old.symbol,
             side=old.side,
@@ -262,19 +264,16 @@ _HISTORY = ("history_length", "history_hash")
 
 def _locked(order_id: UUID) -> list[Order]:
     """The order, and after it the others of its chain, locked in the order of their ids."""
-    chain = Order.objects.filter(pk=order_id).values("chain")
-    found = _with_what_follows(Order.objects.filter(chain=Subquery(chain)))
+    # In SQL: the door is gone through at least twice in each order's life.
+    chain = RawSQL("SELECT chain FROM orders_order WHERE id = %s", [order_id])
+    found = _with_what_follows(Order.objects.filter(chain=chain))
     return sorted(found, key=lambda each: each.pk != order_id)
 
 
 def _with_what_follows(rows: QuerySet[Order]) -> QuerySet[Order]:
     """These, locked in the order of their ids."""
     return (
-        rows.select_related("account", "strategy")
-        .annotate(
-            database_time=Now(),  # of the start of this transaction
-            has_dependents=Exists(Order.objects.filter(parent__chain=OuterRef("chain"))),
-        )
+        rows.annotate(database_time=Now())  # of the start of this transaction
         .order_by("pk")
         .select_for_update(no_key=True, of=("self",))
     )

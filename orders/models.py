@@ -45,6 +45,7 @@ class Order(models.Model):
     # A dependent order waits for its parent's fill (SPEC O9).
     parent = models.ForeignKey("self", models.PROTECT, null=True, related_name="dependents")
     role = models.CharField(max_length=12, choices=Role.choices, blank=True)
+    has_dependents = models.BooleanField(default=False, help_text="It, or one of its chain.")
     # "oco": sent with its stop-loss as its leg, which has no request of its own.
     order_class = models.CharField(max_length=8, blank=True)
     leg_of = models.ForeignKey("self", models.PROTECT, null=True, related_name="legs")
@@ -147,6 +148,12 @@ class Order(models.Model):
     @property
     def state(self) -> str:
         return statuses.state(self.status, filled=bool(self.filled_qty))
+
+    @property
+    def type_in_words(self) -> str:
+        """Limit, Stop-limit …; the leg of a pair says that it is one."""
+        words = self.type.replace("_", "-").capitalize()
+        return f"{words} (one cancels the other)" if self.order_class or self.leg_of_id else words
 
     @property
     def pending_qty(self) -> Decimal:

@@ -149,6 +149,7 @@ def _successor(old: Order, change: Change, fingerprint: str) -> Order:
         fingerprint=fingerprint,
         replaces=old,
         parent_id=old.parent_id,
+        has_dependents=old.has_dependents,
         role=old.role,
         symbol=old.symbol,
         side=old.side,

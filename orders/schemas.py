@@ -239,7 +239,9 @@ def order_out(order: Order) -> dict[str, Any]:
         "pending_qty": plain(order.pending_qty),
         "parent": order.parent_id and str(order.parent_id),
         "replaces": order.replaces_id and str(order.replaces_id),
-        "dependents": [str(each.pk) for each in order.dependents.all()],
+        "dependents": [str(each.pk) for each in order.dependents.all()]
+        if order.has_dependents
+        else [],
         "denial": {"violations": order.violations} if denied else None,
         "created_at": moment(order.created_at),
         "submitted_at": moment(order.submitted_at),

@@ -58,10 +58,12 @@ def send(order: Order, *, sent_by: float) -> Order:
         return _lost(order, error.message)
     failpoint("send.answered")
     try:
-        return lifecycle.observe(order.pk, report, Origin(Source.SUBMIT, "broker"))
+        known = lifecycle.observe(order.pk, report, Origin(Source.SUBMIT, "broker"))
     except lifecycle.MismatchedReport as mismatch:
         _lost(order, str(mismatch))
         return settle_mismatch(order, mismatch)
+    known.account, known.strategy = order.account, order.strategy
+    return known
 
 
 def resend(order: Order) -> Order:

@@ -60,6 +60,7 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
     if new.parent is not None:
         return _dependent(order, new, limits, actor=actor)
     children = exits.of(order, new)
+    order.has_dependents = bool(children)
     # The look without the lock spares a duplicate the broker's answer; the one under it counts.
     if limits.duplicate_guard and idempotency.alike(strategy, order):
         with transaction.atomic():
@@ -114,6 +115,8 @@ def _dependent(order: Order, new: NewOrder, limits: Limits, *, actor: str) -> Su
         if standing := idempotency.named(order.strategy, new.client_order_id, new.fingerprint):
             return Submitted(standing, repeated=True)
         lifecycle.record_intent(order, statuses.WAITING, Origin(Source.API, actor))
+        of_the_parent = Order.objects.filter(pk=new.parent).values("chain")
+        Order.objects.filter(chain__in=of_the_parent).update(has_dependents=True)
     wake.dependents_of(new.parent)
     return Submitted(order)
 

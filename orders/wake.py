@@ -23,9 +23,9 @@ _guard = threading.Lock()
 _under_way: set[Future[None]] = set()
 
 
-def after_commit(order: Order, *, has_dependents: bool) -> None:
+def after_commit(order: Order) -> None:
     """Called by the door for an order that changed."""
-    if has_dependents:
+    if order.has_dependents:
         dependents_of(order.pk)
     wanted = order.cancel_requested_at is not None and order.cancel_sent_at is None
     if wanted and statuses.is_open(order.status):

@@ -1,7 +1,8 @@
 """`make bench`: what Ordinis adds to an order, beside the least that any such service must do.
 
 The floor of one order is two durable commits and three loopback calls to the same simulator
-(account, positions, order). Quote the ratio: absolute times are the machine's.
+(account, positions, order); that of a cancel of all is one DELETE and one list, at a broker that
+takes 100 ms to answer. Quote the ratio: absolute times are the machine's.
 """
 
 import logging
@@ -35,6 +36,7 @@ def main() -> None:
             _report("order through Ordinis", "two commits, three calls", *_measure(sim))
             _report("adapter's account()", "the raw HTTP call", *_adapter(sim))
             _throughput(sim)
+            _cancelling(sim)
     finally:
         teardown_databases(databases, verbosity=0)
 
@@ -43,10 +45,18 @@ def _measure(sim: Any) -> tuple[list[float], list[float]]:
     """Own times and floor times of as many orders, taken in turn, in seconds."""
     from django.test import Client
 
-    from ordinis.accounts.models import SCOPES
+    from ordinis.accounts.models import SCOPES, BrokerAccount
     from ordinis.accounts.setup import issue_token
+    from risk.limits import change
 
     _, token = issue_token(strategy="bench", account="main", scopes=SCOPES)
+    change(
+        account=BrokerAccount.objects.get(),
+        strategy=None,
+        values={"duplicate_guard": False},
+        reason="The same order is sent again and again.",
+        actor="bench",
+    )
     client = Client(SERVER_NAME="localhost", headers={"Authorization": f"Bearer {token}"})
     body = {"symbol": "KO", "side": "buy", "qty": "1", "limit_price": "1.00"}
     floor = _floor(sim)
@@ -161,6 +171,58 @@ def _throughput(sim: Any) -> None:
         f"{callers} callers in one process: {own:.0f} orders a second through Ordinis, "
         f"{exchange:.0f} to the simulator alone, ratio {exchange / own:.1f}"
     )
+
+
+def _cancelling(sim: Any) -> None:
+    """Seconds from the request to cancel all until each order is confirmed cancelled."""
+    from django.test import Client
+
+    from ordinis.accounts.models import SCOPES, BrokerAccount
+    from ordinis.accounts.setup import issue_token
+    from tests.listening import Listening, listeners
+    from tests.waiting import until
+
+    _, token = issue_token(strategy="bench", account="main", scopes=SCOPES)
+    client = Client(SERVER_NAME="localhost", headers={"Authorization": f"Bearer {token}"})
+
+    def rest(count: int) -> None:
+        for number in range(count):
+            price = f"{2 + number // 100}.{number % 100:02}"
+            body = {"symbol": "KO", "side": "buy", "qty": "1", "limit_price": price}
+            answer = client.post("/api/v1/orders", body, content_type="application/json")
+            assert answer.status_code == 201, answer.content
+
+    def cancel_all() -> None:
+        body = {"reason": "bench"}
+        answer = client.post("/api/v1/orders/cancel-all", body, content_type="application/json")
+        assert {each["outcome"] for each in answer.json()["results"]} <= {"canceled"}
+
+    def floor() -> None:
+        sim.trading("DELETE", "/v2/orders").raise_for_status()
+        sim.trading("GET", "/v2/orders?status=all&limit=500").raise_for_status()
+
+    def timed(work: Callable[[], object]) -> float:
+        sim.post("/sim/options", {"latency": 0.1})
+        seconds = _timed(work)
+        sim.post("/sim/options", {"latency": 0})
+        return seconds
+
+    cancel_all()  # what the measurements before have left
+    account = BrokerAccount.objects.get()
+    for count in (25, 500):
+        rest(count)
+        least = timed(floor)
+        cancel_all()
+        rest(count)
+        alone = timed(cancel_all)
+        rest(count)
+        with Listening(account):
+            until(lambda: listeners(sim) == 1)
+            streamed = timed(cancel_all)
+        print(  # noqa: T201
+            f"{count} orders cancelled, broker at 100 ms: {alone:.2f} s, with the stream listening "
+            f"{streamed:.2f} s; DELETE and list {least:.2f} s, ratio {alone / least:.1f}"
+        )
 
 
 def _report(what: str, beside: str, own: list[float], floor: list[float]) -> None:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
@@ -135,6 +136,50 @@ def test_the_page_of_a_denied_order_says_why_with_limit_and_actual(
     assert "by token rsi (Risk checks)" in page
     assert "c0ffee" in page
     assert "3,432.62. &lt;b&gt;" in page  # what others wrote is never markup
+
+
+def test_the_page_of_an_order_shows_its_parent_its_dependents_and_its_chain(
+    browse: Browse, strategy: Strategy
+) -> None:
+    def stored(name: str, status: str, **values: Any) -> Order:
+        order = Order(
+            account=strategy.account,
+            strategy=strategy,
+            client_order_id=name,
+            symbol="TSLA",
+            qty=Decimal(50),
+            time_in_force="day",
+            correlation_id="c",
+            **{"side": "buy", "type": "limit", "limit_price": Decimal(249), **values},
+        )
+        with transaction.atomic():
+            lifecycle.record_intent(order, status, Origin(Source.API, "token rsi"))
+        return order
+
+    parent = stored("entry-1", "submitting")
+    newer = stored("entry-2", "submitting", replaces=parent)
+    exit_ = {"side": "sell", "parent": parent}
+    stop = stored(
+        "stop-1",
+        "waiting",
+        **exit_,
+        role="stop_loss",
+        type="stop",
+        stop_price=Decimal(240),
+        limit_price=None,
+    )
+    browser = browse("Viewer")
+
+    entry = browser.get(f"/orders/order/{newer.pk}/change/").content.decode()
+    exit_page = browser.get(f"/orders/order/{stop.pk}/change/").content.decode()
+
+    assert "entry-1" in entry
+    assert "Replaced by it" in entry
+    assert "stop-1" in entry
+    assert "Stop-loss" in entry
+    assert "Its parent" in exit_page
+    assert "$240.00" in exit_page
+    assert "Nothing of it has been sent" in exit_page
 
 
 def test_orders_are_found_by_state_symbol_day_and_search(

@@ -36,6 +36,7 @@ def orders(account: BrokerAccount, count: int) -> None:
             limit_price=Decimal("249.93"),
             status="new",
             correlation_id="c",
+            chain=uuid4(),
         )
         for _ in range(count)
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orders import jobs, stream_store
+from orders import jobs, judgement, stream_store
 from orders.models import Order, StreamMessage
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert
@@ -53,8 +53,10 @@ TRIED_AFTER = (2.9, 16.5, 34.5, 386)
 
 
 def test_no_take_profit_leaves_before_the_broker_confirms_its_parent_and_each_leaves_once(
-    sim: SimulatorServer, api: Api, account: BrokerAccount
+    sim: SimulatorServer, api: Api, account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What the broker acknowledged counts as seen at once: parents share symbols.
+    monkeypatch.setattr(judgement, "_MARGIN", timedelta(0))
     for symbol, _, price in PARENTS:
         quote(sim, symbol, str(price + 3))
     with Listening(account):
