@@ -1,5 +1,6 @@
 """Orders over HTTP: parses, calls one function, answers. Holds no rule."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from orders.cancel_all import cancel_all
 from orders.cancelling import cancel
 from orders.errors import OrderError
 from orders.lifecycle import Origin, Source
-from orders.models import Order
+from orders.models import BoundClientOrderId, Order
 from orders.replacing import Change, replace
 from orders.schemas import (
     PLAIN,
@@ -76,7 +77,7 @@ def post_order(
     request: TokenRequest, body: OrderIn, response: HttpResponse
 ) -> Status[dict[str, Any]]:
     strategy = strategy_of(request)
-    with _problems():
+    with _place(), _problems():
         result = submit(
             strategy, body.parsed(), actor=_actor(request), correlation_id=correlation_id.get()
         )
@@ -133,7 +134,7 @@ def post_replace(
     request: TokenRequest, order_id: UUID, body: ReplaceIn, response: HttpResponse
 ) -> Status[dict[str, Any]]:
     old = _one(request, pk=order_id)
-    with _problems():
+    with _place(), _problems():
         result = replace(
             old.strategy,
             order_id,
@@ -156,6 +157,26 @@ _STATUS = {
     "broker_unavailable": 503,
     "broker_refused": 503,
 }
+
+
+# Orders that wait for the broker may not take every thread of this process: with the long polls
+# (orders.events) and these there are some left, so that a cancel of all is always heard.
+_at_the_broker = threading.BoundedSemaphore(16)
+
+
+@contextmanager
+def _place() -> Iterator[None]:
+    if not _at_the_broker.acquire(blocking=False):
+        raise Problem(
+            503,
+            "busy",
+            "Too many orders wait for the broker here; nothing was done. Send the same again.",
+            headers={"Retry-After": "1"},
+        )
+    try:
+        yield
+    finally:
+        _at_the_broker.release()
 
 
 @contextmanager
@@ -247,8 +268,12 @@ def list_orders(
 def get_order_by_client_id(
     request: TokenRequest, client_order_id: Annotated[str, Path(pattern=PLAIN)]
 ) -> dict[str, Any]:
-    own, bound = Q(client_order_id=client_order_id), Q(bound_ids__client_order_id=client_order_id)
-    return order_out(_one(request, own | bound))
+    account_id = strategy_of(request).account_id
+    bound = BoundClientOrderId.objects.filter(
+        account_id=account_id, client_order_id=client_order_id
+    ).first()
+    key = {"pk": bound.order_id} if bound else {"client_order_id": client_order_id}
+    return order_out(_one(request, **key))
 
 
 @router.get(
@@ -319,8 +344,8 @@ def _visible(request: TokenRequest) -> QuerySet[Order]:
     return rows.filter(strategy=strategy)
 
 
-def _one(request: TokenRequest, *key: Q, **keys: Any) -> Order:
-    order = _visible(request).filter(*key, **keys).first()
+def _one(request: TokenRequest, **key: Any) -> Order:
+    order = _visible(request).filter(**key).first()
     if order is None:
         raise Problem(404, "order_not_found", "This token's strategy has no such order.")
     return order

@@ -20,6 +20,7 @@ from typing import TypeVar
 from uuid import UUID, uuid4
 
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from orders import lifecycle, statuses, sync
@@ -99,9 +100,8 @@ def _barred(account: BrokerAccount, symbol: str) -> Iterator[None]:
         yield
     finally:
         with transaction.atomic():
-            left = [
-                other for other in BrokerAccount.lock(account.pk).cancelling_runs if other != run
-            ]
+            runs = BrokerAccount.lock(account.pk).cancelling_runs
+            left = [other for other in runs if other != run]
             ended = {} if left else {"cancelling_until": None, "cancelling_symbol": ""}
             BrokerAccount.objects.filter(pk=account.pk).update(cancelling_runs=left, **ended)
 
@@ -127,7 +127,7 @@ class _Run:
     def ask(self) -> None:
         """One call for all; single cancels where only one symbol is meant. Raises BrokerError."""
         sent = Order.objects.filter(pk__in=self._ours, acknowledged_at__isnull=False)
-        sent.update(cancel_sent_at=Now())
+        _mark_sent(sent, at=Now())
         try:
             if self._symbol:
                 listed = self._broker.open_orders().items
@@ -135,7 +135,7 @@ class _Run:
             else:
                 self._note((it.broker_order_id, _refusal(it)) for it in self._broker.cancel_all())
         except BrokerError:
-            sent.update(cancel_sent_at=None)
+            _mark_sent(sent, at=None)
             raise
 
     def is_confirmed(self) -> bool:
@@ -166,9 +166,8 @@ class _Run:
         return listed.status in _IN_PASSING or listed.replaces in self._listed
 
     def _ask_each(self, keys: list[str]) -> None:
-        Order.objects.filter(account=self._account, broker_order_id__in=keys).update(
-            cancel_sent_at=Now()
-        )
+        ours = Order.objects.filter(account=self._account, broker_order_id__in=keys)
+        _mark_sent(ours, at=Now())
         self._note(_side_by_side(self._cancel, keys))
 
     def _cancel(self, broker_order_id: str) -> tuple[str, str]:
@@ -222,11 +221,15 @@ class _Run:
     def _take(self, reports: Iterable[OrderReport]) -> None:
         """Brings to the door what has ended or landed. What the broker was asked for by an id that
         was not known here may turn out to be ours."""
-        ours = {order.client_order_id: order for order in self._ours.values()}
+        # The broker names the second order of a pair as it likes: we know it by the broker's id.
+        ours = {
+            order.broker_order_id or order.client_order_id: order for order in self._ours.values()
+        }
         ends: dict[UUID, OrderReport] = {}
         others: list[OrderReport] = []
         for report in reports:
-            key, order = report.broker_order_id, ours.get(report.client_order_id)
+            key = report.broker_order_id
+            order = ours.get(key) or ours.get(report.client_order_id)
             has_ended = report.status in TERMINAL_STATUSES
             if order is None:
                 if key in self._theirs:
@@ -292,6 +295,13 @@ def _has_ended(report: OrderReport | None) -> bool:
 
 def _filled(report: OrderReport | None) -> Decimal:
     return report.filled_qty if report else Decimal(0)
+
+
+def _mark_sent(orders: QuerySet[Order], *, at: Now | None) -> None:
+    with transaction.atomic():  # locked by id: an update alone takes rows as it meets them
+        rows = orders.order_by("pk").select_for_update(no_key=True)
+        pks = list(rows.values_list("pk", flat=True))
+        Order.objects.filter(pk__in=pks).update(cancel_sent_at=at)
 
 
 def _parts(ends: dict[UUID, OrderReport]) -> Iterator[dict[UUID, OrderReport]]:

@@ -144,6 +144,23 @@ def test_a_dependent_order_that_waits_is_closed_and_never_fires(
     assert held() == 50
 
 
+def test_both_orders_of_a_pair_are_confirmed_cancelled(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    exits = {"take_profit": {"limit_price": "300"}, "stop_loss": {"stop_price": "200"}}
+    quote(sim, "TSLA", "249")
+    parent = api.post("/orders", order(**exits)).json()["id"]
+    polled(parent, "filled")
+    pair = Order.objects.filter(parent=parent)
+    for each in pair:
+        polled(each.pk, "new", "held")
+
+    outcomes = _outcomes(_all(api))
+
+    assert outcomes == {each.client_order_id: ("canceled", "0") for each in pair}
+    assert len(outcomes) == 2
+
+
 @pytest.mark.parametrize("arrives", ["before the cancel", "after it"])
 def test_an_order_on_its_way_while_all_are_cancelled_is_cancelled_too(
     sim: SimulatorServer, api: Api, order: MakeOrder, arrives: str

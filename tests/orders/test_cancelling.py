@@ -213,7 +213,9 @@ def test_an_order_whose_cancel_was_rejected_lives_on_and_is_asked_for_again(
     assert len(heard(sim, "DELETE")) == 1, "not again at once"
 
     age_cancel(standing, seconds=11)
-    jobs.follow_up()
+    unread = {"kind": "status_before", "method": "GET", "path": "/v2/orders/.*", "count": 3}
+    sim.post("/sim/faults", [unread])
+    jobs.follow_up()  # also when it can't be looked up
 
     polled(standing.pk, "canceled")
     assert len(heard(sim, "DELETE")) == 2
@@ -338,6 +340,24 @@ def test_a_dependent_order_that_waits_ends_at_once_and_the_broker_hears_nothing(
     polled(parent.pk, "filled")
     until(wake.is_idle)
     assert len(sent(sim)) == 1
+
+
+def test_cancelling_one_of_a_pair_ends_both(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    exits = {"take_profit": {"limit_price": "300"}, "stop_loss": {"stop_price": "200"}}
+    quote(sim, "TSLA", "249")
+    parent = api.post("/orders", order(**exits)).json()["id"]
+    polled(parent, "filled")
+    profit = Order.objects.get(parent=parent, role="take_profit")
+    loss = Order.objects.get(parent=parent, role="stop_loss")
+    polled(profit.pk, "new")
+
+    assert _cancel(api, Order.objects.get(pk=loss.pk)).status_code == 200
+
+    polled(profit.pk, "canceled")
+    polled(loss.pk, "canceled")
+    assert held() == 50
 
 
 def test_a_fill_after_a_lost_cancel_is_found_by_the_poll(

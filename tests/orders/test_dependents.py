@@ -23,6 +23,7 @@ from ordinis.broker.parsing import parse_trade_update
 from ordinis.verify import violations
 from positions.models import Position
 from risk import figures
+from risk.limits import Limits, in_force
 from tests.conftest import Api, hold, quote, sent
 from tests.listening import Listening, listeners
 from tests.orders.dependents import (
@@ -195,6 +196,23 @@ def test_pauses_grow_and_a_person_hears_of_it_after_a_minute_until_it_is_sent(
     assert not Alert.objects.filter(ended_at=None).exists()
 
 
+def test_an_exit_of_a_parent_that_filled_long_ago_has_its_own_minute(
+    sim: SimulatorServer, api: Api
+) -> None:
+    parent = bought(sim, api)
+    _age(parent, 3600)
+    _sell_elsewhere(sim, "9")
+
+    api.post("/orders", _exit(parent))
+    idle()
+
+    retry_at = Order.objects.get(parent=parent).retry_at
+    assert retry_at is not None
+    assert retry_at - datetime.now(UTC) < timedelta(seconds=3)
+    assert Alert.objects.count() == 0
+    assert posts(sim, parent) == []
+
+
 def test_the_alert_ends_when_the_waiting_order_is_cancelled(sim: SimulatorServer, api: Api) -> None:
     sim.post("/sim/options", {"position_lag": 120})
     parent = bought(sim, api, **PROFIT)
@@ -352,6 +370,50 @@ def test_share_by_share_a_part_that_came_back_is_sent_again_beside_the_next(
     assert shares(posts(sim, parent)) == [4, 4, 5]
     first, second, third = (body["client_order_id"] for body in posts(sim, parent))
     assert first == second != third
+
+
+@pytest.mark.usefixtures("as_it_fills")
+def test_share_by_share_a_part_that_came_back_without_its_stop_loss_goes_alone(
+    sim: SimulatorServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = rest(sim, api, **PAIR)
+    taken = _take_away(sim, monkeypatch)
+    fill(sim, parent, "4")
+    poll()
+    (part,) = Order.objects.filter(role="stop_loss", qty=4)
+    api.post(f"/orders/{part.pk}/cancel")
+    sim.post("/sim/cancel", {"id": taken[0]})
+    until(lambda: _free(sim) == "4")
+    fill(sim, parent, "5")
+
+    poll()
+    again()
+
+    assert [(int(b["qty"]), b.get("order_class")) for b in posts(sim, parent)] == [
+        (4, "oco"),
+        (4, None),
+        (5, "oco"),
+    ]
+
+
+@pytest.mark.usefixtures("as_it_fills")
+def test_share_by_share_a_part_whose_exits_were_cancelled_gets_no_second_ones(
+    sim: SimulatorServer, api: Api
+) -> None:
+    parent = rest(sim, api, **PAIR)
+    fill(sim, parent, "4")
+    poll()
+    (part,) = Order.objects.filter(role="take_profit", qty=4)
+    api.post(f"/orders/{part.pk}/cancel")
+    until(lambda: at_broker(sim, part)["status"] == "canceled")
+    poll()
+    again()
+    assert shares(posts(sim, parent)) == [4]
+
+    fill(sim, parent, "5")
+    poll()
+
+    assert shares(posts(sim, parent)) == [4, 5]
 
 
 @pytest.mark.usefixtures("as_it_fills")
@@ -574,20 +636,46 @@ def test_of_two_waiting_exits_one_is_cancelled_and_the_other_sent_alone(
 # --- exactly once -------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("as_it_fills")
 def test_what_a_process_that_died_left_waiting_is_found_in_the_tables(
     sim: SimulatorServer, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("orders.wake._begin", lambda *_: None)
     parent = rest(sim, api, **PAIR)
-    fill(sim, parent)
-    with monkeypatch.context() as dead:
-        dead.setattr("orders.wake._begin", lambda *_: None)
+
+    for qty, so_far in (("4", [4]), ("5", [4, 5])):
+        fill(sim, parent, qty)
         jobs.poll()
-    assert posts(sim, parent) == []
+        assert shares(posts(sim, parent)) == so_far[:-1]
+        jobs.follow_up()
+        jobs.follow_up()
+        assert shares(posts(sim, parent)) == so_far
 
-    jobs.follow_up()
-    jobs.follow_up()
 
-    assert shares(posts(sim, parent)) == [9]
+@pytest.mark.parametrize("same", [True, False], ids=["the same order", "another one"])
+def test_a_waker_that_another_overtakes_sends_nothing_for_the_same_shares(
+    sim: SimulatorServer, api: Api, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    hold(sim, "TSLA", "100", "240")
+    parent = rest(sim, api)
+    for qty in ("6",) if same else ("6", "6"):
+        body = _exit(parent, qty=qty, limit_price=f"26{len(Order.objects.all())}.00")
+        assert api.post("/orders", body).status_code == 201
+    fill(sim, parent)
+    monkeypatch.setattr("orders.wake._begin", lambda *_: None)
+    jobs.poll()
+    overtaking: list[bool] = []
+
+    def overtaken(*of: Any) -> Limits:
+        if not overtaking:
+            overtaking.append(True)
+            dependents.advance(parent.pk)
+        return in_force(*of)
+
+    monkeypatch.setattr(dependents, "in_force", overtaken)
+    dependents.advance(parent.pk)
+
+    assert shares(posts(sim, parent)) == ([6] if same else [6, 3])
 
 
 def test_four_wakers_and_the_job_at_once_send_it_once(sim: SimulatorServer, api: Api) -> None:

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from django.db.models import F
 
-from orders import jobs, wake
+from orders import jobs, statuses, wake
 from orders.models import Order
 from ordinis.accounts.models import ApiToken, BrokerAccount, Strategy
 from ordinis.verify import violations
@@ -343,6 +343,35 @@ def test_a_cancel_of_the_old_order_while_it_is_being_replaced_ends_the_new_one_t
     until(follow, every=0.1)
     polled(new["id"], "canceled")
     assert held() == 0
+
+
+def test_a_cancel_and_a_replacement_at_the_same_moment_leave_nothing_standing(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    for price in ("201", "202", "203", "204"):
+        standing = rest(sim, api, order(reference_price=price))
+        together = Barrier(2)
+
+        def ask(path: str, standing: Order = standing, together: Barrier = together) -> int:
+            try:
+                together.wait()
+                code: int = api.post(f"/orders/{standing.pk}/{path}", {"qty": "60"}).status_code
+                return code
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(2) as pool:
+            cancelled, replaced = pool.map(ask, ("cancel", "replace"))
+        assert cancelled == 200
+        assert replaced in (201, 422)
+
+    def nothing_stands() -> bool:
+        jobs.poll()
+        jobs.follow_up()
+        return not Order.objects.exclude(status__in=sorted(statuses.CLOSED)).exists()
+
+    until(nothing_stands, every=0.1)
+    assert sim.trading("GET", "/v2/orders?status=open").json() == []
 
 
 def test_an_order_replaced_twice_and_filled_is_one_line_in_the_book(

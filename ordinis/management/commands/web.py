@@ -14,7 +14,8 @@ from granian.log import LogLevels
 from ordinis import heartbeat
 from ordinis.supervisor import is_free
 
-WORKERS, THREADS = 2, 16
+# 8 long polls and 16 orders at the broker at most, and some for everything else.
+WORKERS, THREADS = 2, 28
 
 
 class Command(BaseCommand):
