@@ -189,6 +189,7 @@ def _take_in(
     if order.acknowledged_at is None:
         order.broker_order_id = report.broker_order_id
         order.acknowledged_at = database_time
+        order.rejection = None  # of a second sending; the first was taken
     _raise_incidents(order, report, before, after, bool(booked))
     if before == statuses.FAILED:
         # It was written off, and whoever sent it has gone on since (SPEC O3).
@@ -210,6 +211,7 @@ def _take_in(
             "average_fill_price",
             "broker_order_id",
             "acknowledged_at",
+            "rejection",
             "broker_updated_at",
             "cancel_requested_at",
             "updated_at",

@@ -16,7 +16,7 @@ from orders import lifecycle, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from orders.order_log import about
-from orders.sending import get, resend, settle_mismatch
+from orders.sending import get, resend, settle_mismatch, settle_refusal
 from orders.sync import look_up
 from ordinis.accounts.brokers import broker_for
 from ordinis.alerts.models import Alert, raise_alert
@@ -125,6 +125,8 @@ def _missed(order: Order) -> Order:
         return order  # an absence from an incomplete list proves nothing
     failpoint("resolver.proved_absent")
     current = get(order.pk)
+    if current.rejection is not None:  # sent twice, refused, and found nowhere
+        return settle_refusal(current, current.rejection)
     if why := _unwanted(current, now):
         return _give_up(current, f"The broker knows nothing of it. {why}")
     return resend(current)

@@ -116,25 +116,35 @@ def _hand_over(order: Order) -> OrderReport:
 
 
 def _refused(order: Order, error: OrderRefused) -> Order:
-    if order.attempts > 1:
-        # Only this sending was refused; the one before may have been taken, and may be why.
-        return _lost(order, f"Sending it again was refused: {error.message}")
+    refused = {"code": error.code, "message": error.message, "fields": error.fields}
+    if order.attempts == 1:
+        return settle_refusal(order, refused)
+    # Only this sending was refused; the one before may have been taken, and may be why. The
+    # refusal holds when the order is not found once more.
+    why = f"Sending it again was refused: {error.message}"
+    return decide(order, statuses.UNRESOLVED, why, rejection=refused)
+
+
+def settle_refusal(order: Order, refused: dict[str, Any]) -> Order:
+    """Ends an order that the broker has refused, and that is proved not to exist there. An exit
+    that was refused for what passes waits on."""
     # A replacement that is refused leaves the order that it was to replace as it is.
     is_dependent = order.parent_id is not None and order.replaces_id is None
-    if is_dependent and _may_pass(error):
+    message = str(refused["message"])
+    if is_dependent and order.cancel_requested_at is None and _may_pass(message):
         return decide(
             order,
             statuses.WAITING,
-            f"The broker does not take it yet: {error.message}",
+            f"The broker does not take it yet: {message}",
             submitted_at=None,
             attempts=0,
+            rejection=None,
             retry_at=figures.database_now() + _LAG,
             # No pair any more: one of the two may be cancelled before they are sent again.
             order_class="",
             leg_of=None,
         )
-    refused = {"code": error.code, "message": error.message, "fields": error.fields}
-    refused_order = decide(order, statuses.REJECTED, error.message, rejection=refused)
+    settled = decide(order, statuses.REJECTED, message, rejection=refused)
     if is_dependent:
         raise_alert(
             order.account_id,
@@ -143,17 +153,17 @@ def _refused(order: Order, error: OrderRefused) -> Order:
             severity=Alert.Severity.CRITICAL,
             message=(
                 f"The {order.get_role_display().lower()} {order.client_order_id} "
-                f"({order.symbol}) was refused: {error.message} The position stands without it."
+                f"({order.symbol}) was refused: {message} The position stands without it."
             ),
         )
-    return refused_order
+    return settled
 
 
-def _may_pass(error: OrderRefused) -> bool:
+def _may_pass(message: str) -> bool:
     """Whether an exit was refused because the broker does not see the parent's shares yet, or for
     an order on the other side that is still open."""
     passing = ("insufficient qty", "must be exit orders", "wash trade")
-    return any(words in error.message for words in passing)
+    return any(words in message for words in passing)
 
 
 def _lost(order: Order, why: str) -> Order:

@@ -42,8 +42,9 @@ TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     # The answer may already be the end (an order filled at once), or be lost. Back to waiting when
     # the broker's positions lag behind the parent's fill: such a refusal spends nothing.
     SUBMITTING: _ANY_REPORT | {UNRESOLVED, WAITING},
-    # Found in whatever state it is by now; or sent once more with the same id; or proved absent.
-    UNRESOLVED: _ANY_REPORT | {SUBMITTING, FAILED},
+    # Found in whatever state it is by now; or sent once more with the same id; or proved absent,
+    # of which an exit that was refused for a lag waits on.
+    UNRESOLVED: _ANY_REPORT | {SUBMITTING, FAILED, WAITING},
     # We were wrong: the request was on its way longer than anyone waited. Incident, and cancelled.
     FAILED: _ANY_REPORT,
     DENIED: frozenset(),

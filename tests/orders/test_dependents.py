@@ -14,6 +14,7 @@ import pytest
 from django.db import connection, transaction
 
 from orders import dependents, jobs, judgement, statuses
+from orders.chains import Chain
 from orders.lifecycle import Source
 from orders.models import Order
 from orders.sync import take_in
@@ -652,30 +653,38 @@ def test_what_a_process_that_died_left_waiting_is_found_in_the_tables(
         assert shares(posts(sim, parent)) == so_far
 
 
-@pytest.mark.parametrize("same", [True, False], ids=["the same order", "another one"])
+@pytest.mark.parametrize("overtaker", [0, 1], ids=["of the same order", "of another one"])
 def test_a_waker_that_another_overtakes_sends_nothing_for_the_same_shares(
-    sim: SimulatorServer, api: Api, monkeypatch: pytest.MonkeyPatch, same: bool
+    sim: SimulatorServer,
+    api: Api,
+    account: BrokerAccount,
+    monkeypatch: pytest.MonkeyPatch,
+    overtaker: int,
 ) -> None:
     hold(sim, "TSLA", "100", "240")
     parent = rest(sim, api)
-    for qty in ("6",) if same else ("6", "6"):
-        body = _exit(parent, qty=qty, limit_price=f"26{len(Order.objects.all())}.00")
-        assert api.post("/orders", body).status_code == 201
+    for price in ("262.50", "263.00"):
+        api.post("/orders", _exit(parent, qty="6", limit_price=price))
     fill(sim, parent)
     monkeypatch.setattr("orders.wake._begin", lambda *_: None)
     jobs.poll()
+    account.refresh_from_db()
+    chain = Chain.of(parent.pk)
+    groups = dependents._groups(dependents._waiting(chain))
     overtaking: list[bool] = []
 
     def overtaken(*of: Any) -> Limits:
         if not overtaking:
             overtaking.append(True)
-            dependents.advance(parent.pk)
+            dependents._activate(account, chain, Decimal(9), groups[overtaker])
         return in_force(*of)
 
     monkeypatch.setattr(dependents, "in_force", overtaken)
-    dependents.advance(parent.pk)
+    dependents._activate(account, chain, Decimal(9), groups[0])
+    assert shares(posts(sim, parent)) == [6]
 
-    assert shares(posts(sim, parent)) == ([6] if same else [6, 3])
+    again()
+    assert shares(posts(sim, parent)) == [6, 3]
 
 
 def test_four_wakers_and_the_job_at_once_send_it_once(sim: SimulatorServer, api: Api) -> None:

@@ -176,6 +176,30 @@ def test_an_order_that_only_the_look_up_misses_is_found_in_the_list_before_it_is
     assert len(sent(sim)) == 1
 
 
+def test_an_order_refused_when_it_is_sent_again_is_rejected_once_it_is_not_found_again(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    sim.post("/sim/faults", [{**POST_ORDERS, "kind": "drop_before"}])
+    sim.post("/sim/faults", [{**POST_ORDERS, "kind": "no_funds"}])
+    api.post("/orders", order())
+    for _ in range(2):
+        jobs.resolve()
+    _age(Order.objects.get(), 11)
+    jobs.resolve()
+    assert Order.objects.get().status == statuses.UNRESOLVED, "the first sending may be there"
+    for _ in range(2):
+        jobs.resolve()
+    _age(Order.objects.get(), 11)
+
+    jobs.resolve()
+
+    refused = Order.objects.get()
+    assert refused.status == statuses.REJECTED
+    assert "insufficient buying power" in (refused.rejection or {})["message"]
+    assert len(sent(sim)) == 2
+    assert list(violations()) == []
+
+
 def test_a_list_that_can_not_be_read_whole_is_no_proof(
     sim: SimulatorServer, api: Api, order: MakeOrder
 ) -> None:
