@@ -235,9 +235,7 @@ class _Run:
                 if key in self._theirs:
                     self._theirs[key] = report
                     others += [report] if has_ended else []
-                continue
-            self._theirs.pop(key, None)
-            if order.is_open and (has_ended or order.acknowledged_at is None):
+            elif order.is_open and (has_ended or order.acknowledged_at is None):
                 ends[order.pk] = report
         for part in _parts(ends):
             done = lifecycle.observe_ends(part, Origin(Source.POLL, "broker"))

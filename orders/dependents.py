@@ -220,6 +220,8 @@ def _release(group: list[Order], shares: Decimal, locked: BrokerAccount, *, rest
         "judged_at": locked.database_time,
         "submitted_at": locked.database_time,
         "attempts": 1,
+        "lookups_missed": 0,
+        "first_missed_at": None,
         "retry_at": None,
     }
     if rest:

@@ -23,6 +23,7 @@ class LimitsOut(Schema):
     buy_offset: str
     sell_offset: str
     max_slippage_pct: str
+    dependents_activation: str
     reconcile_mode: str
 
 

@@ -26,6 +26,7 @@ class Limits:
     buy_offset: Decimal = Decimal(15)
     sell_offset: Decimal = Decimal(10)
     max_slippage_pct: Decimal = Decimal("0.5")
+    dependents_activation: str = RiskLimits.DependentsActivation.AT_END
     reconcile_mode: str = RiskLimits.ReconcileMode.MANUAL
 
 
@@ -39,7 +40,7 @@ _TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
 }
 # Only the account opens these: where it says nothing, a strategy meets the account's default.
 _ACCOUNT_OPENS = ("allowed_order_types", "duplicate_guard")
-ACCOUNT_ONLY = frozenset({"reconcile_mode"})
+ACCOUNT_ONLY = frozenset({"reconcile_mode", "dependents_activation"})
 
 
 def latest(account_id: int, strategy_id: int | None) -> RiskLimits | None:

@@ -29,6 +29,10 @@ class RiskLimits(models.Model):
         READ_ONLY = "read_only", "Read only: differences are reported"
         MANUAL = "manual", "Manual: corrections wait for a person"
 
+    class DependentsActivation(models.TextChoices):
+        AT_END = "at_end", "When the parent has ended"
+        AS_IT_FILLS = "as_it_fills", "Share by share, as the parent fills"
+
     account = models.ForeignKey(BrokerAccount, models.PROTECT, related_name="limits")
     strategy = models.ForeignKey(
         Strategy,
@@ -97,6 +101,12 @@ class RiskLimits(models.Model):
         blank=True,
         validators=[_NOT_NEGATIVE, MaxValueValidator(Decimal(100))],
         help_text="The most, in per cent, that a limit price may differ from its reference.",
+    )
+    dependents_activation = models.CharField(
+        max_length=12,
+        choices=DependentsActivation.choices,
+        blank=True,
+        help_text="When take-profit and stop-loss orders are sent (account only).",
     )
     reconcile_mode = models.CharField(
         max_length=10,

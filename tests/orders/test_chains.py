@@ -277,6 +277,8 @@ class TestEndToEnd:
         until(lambda: _status_there(sim, third) == "new")
         quote(sim, "TSLA", "249")
         until(lambda: _status_there(sim, third) == "filled")
+        unread = {"kind": "status_before", "method": "GET", "path": f"/v2/orders/{second}"}
+        sim.post("/sim/faults", [{**unread, "count": 3}])  # nor is it found at the first try
 
         def is_booked() -> bool:
             jobs.poll()

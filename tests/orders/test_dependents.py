@@ -187,9 +187,9 @@ def test_pauses_grow_and_a_person_hears_of_it_after_a_minute_until_it_is_sent(
     assert (alert.code, alert.severity, alert.ended_at) == ("dependent_waiting", "critical", None)
     assert "selling 9, but only 0 are free" in alert.message
 
+    sim.post("/sim/options", {"position_lag": 0})
     jobs.follow_up()
     assert posts(sim, parent) == [], "it is not tried again before its time"
-    sim.post("/sim/options", {"position_lag": 0})
     again()
     jobs.follow_up()
 

@@ -184,6 +184,9 @@ def test_dependent_orders_are_nobodys_duplicates(
         for qty in ("25", "25", "10")
     ]
 
+    alike = order(side="sell", reference_price=None, limit_price="300", time_in_force="gtc", qty=25)
+
+    assert api.post("/orders", alike).json()["code"] == "order_denied", "nothing is held to sell"
     assert [answer.status_code for answer in exits] == [201, 201, 201]
     assert Order.objects.filter(status="waiting").count() == 3
     assert len(sent(sim)) == 1

@@ -223,6 +223,38 @@ def test_a_pair_that_never_arrived_and_is_too_old_to_send_fails_as_one_and_is_to
     assert posts(sim, parent) == []
 
 
+def test_an_exit_that_came_back_unresolved_needs_all_its_proof_anew(
+    sim: SimulatorServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was missed before it waited again says nothing of its next sending."""
+    monkeypatch.setattr(resolver, "_OVER", timedelta(0))
+    parent = rest(sim, api, **PROFIT)
+    sim.post("/sim/faults", [{"kind": "drop_before", "method": "POST", "path": "/v2/orders"}])
+    fill(sim, parent)
+    poll()
+    by_hand = {"symbol": "TSLA", "side": "sell", "qty": "9", "type": "limit", "limit_price": "400"}
+    by_hand |= {"time_in_force": "gtc", "client_order_id": "by-hand"}
+    held = sim.trading("POST", "/v2/orders", json=by_hand).json()["id"]
+    for _ in range(6):  # sent once more after three misses, refused, and not found again
+        jobs.resolve()
+    assert child(parent, "take_profit").status == "waiting"
+    sim.post("/sim/cancel", {"id": held})
+    position = "/v2/positions/TSLA"
+    until(lambda: sim.trading("GET", position).json()["qty_available"] == "9")
+    sim.post("/sim/faults", [{"kind": "drop_before", "method": "POST", "path": "/v2/orders"}])
+    again()
+    assert child(parent, "take_profit").status == "unresolved"
+    assert len(posts(sim, parent)) == 3
+
+    jobs.resolve()
+    assert len(posts(sim, parent)) == 3, "one miss is no proof"
+    jobs.resolve()
+    jobs.resolve()
+
+    assert len({body["client_order_id"] for body in posts(sim, parent)}) == 1
+    assert child(parent, "take_profit").broker_order_id is not None
+
+
 @pytest.mark.parametrize("part", ["take_profit", "stop_loss"])
 def test_one_sells_a_part_and_the_other_the_rest(sim: SimulatorServer, api: Api, part: str) -> None:
     """The broker lowers the quantity of the other: that one is filled when it has sold the rest."""

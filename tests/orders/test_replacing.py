@@ -340,7 +340,7 @@ def test_a_cancel_of_the_old_order_while_it_is_being_replaced_ends_the_new_one_t
         jobs.follow_up()
         return bool(at_broker(sim, "new")[0]["status"] == "canceled")
 
-    until(follow, every=0.1)
+    until(follow, seconds=4, every=0.1)
     polled(new["id"], "canceled")
     assert held() == 0
 

@@ -169,5 +169,6 @@ def test_the_api_shows_what_holds_for_the_strategy(api: Api, strategy: Strategy)
         "buy_offset": "20",
         "sell_offset": "10",
         "max_slippage_pct": "0.5",
+        "dependents_activation": "at_end",
         "reconcile_mode": "manual",
     }
