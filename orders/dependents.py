@@ -264,8 +264,8 @@ def _put_off(group: Sequence[Order], parent: Chain, why: str) -> None:
     now = database_now()
     waited = now - max(parent.moved_at, *(order.created_at for order in group))
     retry_at = now + min(max(waited / 2, _AT_LEAST), _AT_MOST)
-    ids = [order.pk for order in group]
-    Order.objects.filter(pk__in=ids, status=statuses.WAITING).update(retry_at=retry_at)
+    for pk in sorted(order.pk for order in group):  # as all locks of orders are taken
+        Order.objects.filter(pk=pk, status=statuses.WAITING).update(retry_at=retry_at)
     if waited < _PATIENCE:
         return
     for order in group:

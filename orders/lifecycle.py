@@ -68,7 +68,9 @@ def transition(order_id: UUID, to: str, origin: Origin, **changes: Any) -> Order
     """
     with transaction.atomic():
         order = _locked(order_id)[0]
-        if order.status not in statuses.UNPROVED | statuses.UNSENT:
+        # What may have been sent ends only by the broker's word.
+        ends_here = to == statuses.CANCELED and order.status not in statuses.UNSENT
+        if ends_here or order.status not in statuses.UNPROVED | statuses.UNSENT:
             raise statuses.InvalidTransition(order.status, to)
         legs = _legs(order)
         _decide(order, to, origin, changes)

@@ -116,7 +116,9 @@ def _dependent(order: Order, new: NewOrder, limits: Limits, *, actor: str) -> Su
             return Submitted(standing, repeated=True)
         lifecycle.record_intent(order, statuses.WAITING, Origin(Source.API, actor))
         of_the_parent = Order.objects.filter(pk=new.parent).values("chain")
-        Order.objects.filter(chain__in=of_the_parent).update(has_dependents=True)
+        chain = Order.objects.filter(chain__in=of_the_parent).order_by("pk")
+        locked = chain.select_for_update(no_key=True).values_list("pk", flat=True)
+        Order.objects.filter(pk__in=list(locked)).update(has_dependents=True)
     wake.dependents_of(new.parent)
     return Submitted(order)
 

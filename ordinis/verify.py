@@ -159,7 +159,7 @@ def _dependents_follow_their_parents() -> Iterator[str]:
         shares, first = filled[parent]
         dependents = list(orders)
         for order in dependents:
-            if order.submitted_at is None or first is None or order.submitted_at < first:
+            if order.judged_at is None or first is None or order.judged_at < first:
                 yield f"order {order.pk}: was sent before its parent's fill was booked"
         held = sum((line.held_qty for line in lines(dependents)), _ZERO)
         if held > shares:

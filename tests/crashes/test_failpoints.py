@@ -149,5 +149,6 @@ def _unsettled(sim: SimulatorServer) -> list[str]:
             told["status"],
             Decimal(told["filled_qty"]),
         ):
-            found.append(f"{known_as} is {known_as.status}, there {told['status']}")
+            steps = known_as.history.values_list("to_status", "actor", "reason")
+            found.append(f"{known_as} is not {told['status']}: {list(steps)}")
     return found

@@ -93,7 +93,7 @@ _OF_THE_NEW: dict[str, Any] = {
 @pytest.mark.django_db
 @given(data=st.data())
 @settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -279,3 +279,17 @@ def test_shuffled_and_repeated_reports_always_end_in_the_same_books(
         assert order.average_fill_price is not None
         assert abs(order.average_fill_price - cost / 100) < Decimal("0.000001")
         transaction.set_rollback(True)
+
+
+@pytest.mark.parametrize("status", ["submitting", "unresolved"])
+def test_what_may_have_been_sent_is_never_cancelled_by_our_own_word(
+    submitted: Order, status: str
+) -> None:
+    """A second waker once closed an exit that the first had just released."""
+    if status == "unresolved":
+        lifecycle.transition(submitted.pk, status, Origin(Source.SUBMIT, "broker"))
+
+    with pytest.raises(statuses.InvalidTransition):
+        lifecycle.transition(submitted.pk, "canceled", Origin(Source.DEPENDENTS, "dependents"))
+
+    assert Order.objects.get().status == status
