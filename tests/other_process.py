@@ -11,23 +11,27 @@ from django.db import connection
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def start(module: str, *arguments: str, broker: str, **environment: str) -> "subprocess.Popen[str]":
+def start(module: str, *arguments: str, broker: str, **more: str) -> "subprocess.Popen[str]":
     """`python -m MODULE …`; its output can be read, its errors are this test's."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=PROJECT,
-        env={
-            **{name: value for name, value in os.environ.items() if name != "REDIS_URL"},
-            "DJANGO_SETTINGS_MODULE": "ordinis.settings",
-            "DATABASE_URL": _database_url(),
-            "APCA_API_BASE_URL": broker,
-            "ORDINIS_BROKER_TIMEOUT": "1",
-            "PYTHONUNBUFFERED": "1",
-            **environment,
-        },
+        env={**environment(broker=broker), **more},
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def environment(*, broker: str) -> dict[str, str]:
+    """Of a process that works for this test."""
+    return {
+        **{name: value for name, value in os.environ.items() if name != "REDIS_URL"},
+        "DJANGO_SETTINGS_MODULE": "ordinis.settings",
+        "DATABASE_URL": _database_url(),
+        "APCA_API_BASE_URL": broker,
+        "ORDINIS_BROKER_TIMEOUT": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def _database_url() -> str:
