@@ -293,7 +293,11 @@ def _paired(order: Order, report: OrderReport) -> list[tuple[Order, OrderReport]
     """The leg of an OCO pair with what the broker says of it."""
     if not report.legs or order.order_class != "oco":
         return []
-    return list(zip(order.legs.order_by("pk"), report.legs, strict=False))
+    legs = zip(order.legs.order_by("pk"), report.legs, strict=False)
+    # What replaced a leg is named in its place, and is an order of its own here.
+    return [
+        (leg, told) for leg, told in legs if leg.broker_order_id in (None, told.broker_order_id)
+    ]
 
 
 def _has_shrunk(report: OrderReport, chain: Sequence[Order]) -> bool:

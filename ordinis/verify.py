@@ -159,6 +159,8 @@ def _dependents_follow_their_parents() -> Iterator[str]:
         shares, first = filled[parent]
         dependents = list(orders)
         for order in dependents:
+            if order.replaces_id is not None:
+                continue  # perhaps made at the broker: the one that it replaced was sent here
             if order.judged_at is None or first is None or order.judged_at < first:
                 yield f"order {order.pk}: was sent before its parent's fill was booked"
         held = sum((line.held_qty for line in lines(dependents)), _ZERO)

@@ -687,6 +687,28 @@ def test_a_waker_that_another_overtakes_sends_nothing_for_the_same_shares(
     assert shares(posts(sim, parent)) == [6, 3]
 
 
+def test_a_waker_with_an_old_list_closes_nothing_that_has_been_sent(
+    sim: SimulatorServer, api: Api, account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shares are covered: by the very order that it holds for a waiting one."""
+    parent = rest(sim, api, **PAIR)
+    fill(sim, parent)
+    monkeypatch.setattr("orders.wake._begin", lambda *_: None)
+    jobs.poll()
+    account.refresh_from_db()
+    chain = Chain.of(parent.pk)
+    (group,) = dependents._groups(dependents._waiting(chain))
+    sim.post("/sim/faults", [{"kind": "drop_after", "method": "POST", "path": "/v2/orders"}])
+
+    dependents._activate(account, chain, Decimal(9), group)
+    dependents._activate(account, chain, Decimal(9), group)
+
+    assert {o.status for o in parent.dependents.all()} == {"unresolved"}
+    jobs.resolve()
+    assert shares(posts(sim, parent)) == [9]
+    assert {o.status for o in parent.dependents.all()} <= {"pending_new", "new", "held"}
+
+
 def test_four_wakers_and_the_job_at_once_send_it_once(sim: SimulatorServer, api: Api) -> None:
     parent = rest(sim, api, **PAIR)
     fill(sim, parent)
@@ -718,7 +740,7 @@ def test_verify_names_an_exit_sent_before_its_parents_fill_or_for_more_than_that
     profit = child(parent, "take_profit")
     early, more = parent.created_at - timedelta(hours=1), {"qty": 10}
 
-    for changes, words in (({"submitted_at": early}, "was sent before"), (more, "are for 10")):
+    for changes, words in (({"judged_at": early}, "was sent before"), (more, "are for 10")):
         with transaction.atomic():
             Order.objects.filter(pk=profit.pk).update(**changes)
             assert [words in violation for violation in violations()] == [True]

@@ -109,6 +109,7 @@ def test_one_fills_and_the_other_is_cancelled(
 
     if by == "poll":
         parent = bought(sim, api, **PAIR)
+        until(lambda: at_broker(sim, child(parent, "take_profit"))["status"] == "new")
         quote(sim, "TSLA", price)
         until(ends)
     else:
@@ -311,6 +312,29 @@ def test_a_take_profit_whose_price_is_replaced_still_ends_with_its_stop_loss(
     _poll_until(child(parent, "stop_loss"), "canceled")
 
     assert Position.objects.get().qty == 0
+
+
+@pytest.mark.parametrize("replaced", ["take_profit", "stop_loss"])
+def test_an_exit_replaced_in_the_brokers_own_app_still_ends_with_the_other(
+    sim: SimulatorServer, api: Api, replaced: str
+) -> None:
+    parent = bought(sim, api, **PAIR)
+    profit, stop = _pair(parent)
+    until(lambda: at_broker(sim, profit)["status"] == "new")
+    old, other = (profit, stop) if replaced == "take_profit" else (stop, profit)
+    change = {"limit_price": "261"} if old is profit else {"stop_price": "245"}
+    answer = sim.trading("PATCH", f"/v2/orders/{old.broker_order_id}", json=change)
+    assert answer.status_code == 200, answer.text
+    until(lambda: at_broker(sim, old)["status"] == "replaced")
+    poll()
+    (successor,) = old.replacements.all()
+
+    quote(sim, "TSLA", "262" if replaced == "take_profit" else "244.50")
+    _poll_until(successor, "filled")
+    _poll_until(other, "canceled")
+
+    assert Position.objects.get().qty == 0
+    assert len(posts(sim, parent)) == 1
 
 
 # --- refusals -----------------------------------------------------------------------------------
