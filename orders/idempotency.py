@@ -5,8 +5,6 @@ Must never send or store an order; it only finds the standing one, and binds a s
 
 from decimal import Decimal
 
-from django.db.models import F
-
 from orders import statuses
 from orders.errors import OrderSubmissionError
 from orders.models import BoundClientOrderId, Order
@@ -44,34 +42,39 @@ def named(strategy: Strategy, client_order_id: str | None, fingerprint: str) -> 
     """The order that this client order id stands for. Raises ClientOrderIdReused."""
     if client_order_id is None:
         return None
-    account_id = strategy.account_id
-    orders = Order.objects.select_related("account", "strategy")
-    own = orders.filter(account_id=account_id, client_order_id=client_order_id)
-    bound = orders.filter(
-        bound_ids__account_id=account_id, bound_ids__client_order_id=client_order_id
-    )
-    # One question: an id is either an order's own or bound to one.
-    found = (
-        own.annotate(asked_as=F("fingerprint"))
-        .union(bound.annotate(asked_as=F("bound_ids__fingerprint")), all=True)
-        .first()
-    )
-    if found is None:
+    key = {"account_id": strategy.account_id, "client_order_id": client_order_id}
+    own = list(Order.objects.filter(**key)[:1])
+    if own:
+        return _own(strategy, own[0], own[0].fingerprint == fingerprint, client_order_id)
+    return bound(strategy, client_order_id, fingerprint)
+
+
+def bound(strategy: Strategy, client_order_id: str | None, fingerprint: str) -> Order | None:
+    """The order that this id was bound to. All there is to ask with the account locked: that an
+    order has the id of its own the database finds when another is stored."""
+    if client_order_id is None:
         return None
-    if found.strategy_id != strategy.pk:
+    key = {"account_id": strategy.account_id, "client_order_id": client_order_id}
+    found = list(BoundClientOrderId.objects.filter(**key)[:1])
+    if not found:
+        return None
+    return _own(strategy, found[0].order, found[0].fingerprint == fingerprint, client_order_id)
+
+
+def _own(strategy: Strategy, order: Order, is_same: bool, client_order_id: str) -> Order:
+    if order.strategy_id != strategy.pk:
         raise ClientOrderIdReused(client_order_id, None)
-    if found.asked_as != fingerprint:
-        raise ClientOrderIdReused(client_order_id, found)
-    return found
+    order.strategy, order.account = strategy, strategy.account
+    if not is_same:
+        raise ClientOrderIdReused(client_order_id, order)
+    return order
 
 
 def alike(strategy: Strategy, wanted: Order) -> Order | None:
     """The open order of the same content, dependent ones aside; the newest where the guard had
     been off. Raises OpenOrderExists when only its quantity differs."""
     found = list(
-        Order.objects.select_related("account", "strategy")
-        .exclude(status__in=sorted(statuses.CLOSED))
-        .filter(
+        Order.objects.exclude(status__in=sorted(statuses.CLOSED)).filter(
             strategy=strategy,
             account_id=strategy.account_id,
             symbol=wanted.symbol,
@@ -86,6 +89,8 @@ def alike(strategy: Strategy, wanted: Order) -> Order | None:
             parent=None,
         )[:50]
     )
+    for order in found:
+        order.strategy, order.account = strategy, strategy.account
     same = next((order for order in found if order.qty == wanted.qty), None)
     if found and same is None:
         raise OpenOrderExists(found[0], wanted.qty)

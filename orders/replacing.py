@@ -53,7 +53,7 @@ def replace(
     terms.check(terms.of(order), assets.asset_of(old.account, old.symbol))
 
     def first() -> Submitted | None:
-        if standing := idempotency.named(strategy, change.client_order_id, fingerprint):
+        if standing := idempotency.bound(strategy, change.client_order_id, fingerprint):
             return Submitted(standing, repeated=True)
         old.refresh_from_db()
         _check_replaceable(old, change)

@@ -20,6 +20,7 @@ from orders.sending import patience, send
 from orders.sync import ensure_open_book
 from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.failpoints import failpoint
+from risk import figures
 from risk.checks import Intent, Violation
 from risk.limits import Limits, in_force
 
@@ -61,13 +62,16 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
         return _dependent(order, new, limits, actor=actor)
     children = exits.of(order, new)
     order.has_dependents = bool(children)
-    # The look without the lock spares a duplicate the broker's answer; the one under it counts.
-    if limits.duplicate_guard and idempotency.alike(strategy, order):
+    is_enabled = new.type in limits.allowed_order_types
+    # The look under the lock counts. One before spares a duplicate what would come in between:
+    # the broker's answer, and a refusal.
+    looks = limits.duplicate_guard and not (is_enabled and figures.are_at_hand(account))
+    if looks and idempotency.alike(strategy, order):
         with transaction.atomic():
             BrokerAccount.lock(account.pk)
             if found := _standing(strategy, new, order, limits):
                 return found
-    if new.type not in limits.allowed_order_types:
+    if not is_enabled:
         raise OrderTypeNotEnabled(new.type)
     asset = assets.asset_of(account, new.symbol)
     for each in (terms.of(order), *exits.terms_of(children)):
@@ -126,7 +130,7 @@ def _dependent(order: Order, new: NewOrder, limits: Limits, *, actor: str) -> Su
 def _standing(strategy: Strategy, new: NewOrder, order: Order, limits: Limits) -> Submitted | None:
     """What stands already, looked for with the account locked, so that nobody else can store or
     bind the same at once."""
-    if standing := idempotency.named(strategy, new.client_order_id, new.fingerprint):
+    if standing := idempotency.bound(strategy, new.client_order_id, new.fingerprint):
         return Submitted(standing, repeated=True)
     same = idempotency.alike(strategy, order) if limits.duplicate_guard else None
     if same is None:

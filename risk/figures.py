@@ -99,6 +99,12 @@ def _closing(call: Callable[[], Listing[PositionReport]]) -> Listing[PositionRep
         connection.close()
 
 
+def are_at_hand(account: BrokerAccount) -> bool:
+    """Whether `shared` would answer without asking the broker."""
+    figures = _shared.get(account.pk)
+    return figures is not None and not figures.is_older_than(settings.FIGURES_MAX_AGE)
+
+
 def shared(account: BrokerAccount) -> Figures:
     """Figures no older than the configured age. Callers of the same moment share one question,
     and its failure: behind a broker that does not answer nobody waits for more than one."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
-from django.test import Client
+from django.test import Client, TransactionTestCase
 
 from orders import assets, wake
 from ordinis.accounts.brokers import _adapter
@@ -13,8 +13,11 @@ from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
 from ordinis.broker import transport
 from risk import figures
 from risk.limits import change
+from tests.flushing import flush
 from tests.simulator_server import SimulatorServer
 from tests.waiting import until
+
+TransactionTestCase._fixture_teardown = flush  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -37,7 +37,9 @@ class Trader:
         self._http.post(url, json=body, timeout=10).raise_for_status()
 
     def buy(self, client_order_id: str) -> None:
-        body = {"symbol": "KO", "side": "buy", "qty": "10", "limit_price": "60"}
+        # A price of its own, else it is taken for the one before, sent again.
+        price = f"60.{int(client_order_id.rpartition('-')[2]):02}"
+        body = {"symbol": "KO", "side": "buy", "qty": "10", "limit_price": price}
         answer = self._http.post(
             f"http://127.0.0.1:{self._desk.port}/api/v1/orders",
             json={**body, "client_order_id": client_order_id},
