@@ -5,55 +5,33 @@ The broker's answer, the stream, the poll, a look-up and reconciliation all brin
 row locked. Never takes the account's lock and never talks to the broker.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
-from orders import events, fills, statuses, wake
-from orders.models import Bust, Fill, Order, OrderHistory
-from ordinis.alerts.models import Alert, raise_alert
+from orders import events, fills, incidents, statuses, wake
+from orders.models import Fill, Order, OrderHistory
+from orders.sameness import MismatchedReport, check_same, has_shrunk
+from orders.steps import HISTORY, Origin, Source, append, make_step
 from ordinis.broker.port import TERMINAL_STATUSES, OrderReport
 from ordinis.failpoints import failpoint
 from ordinis.numbers import plain
 
-Source = OrderHistory.Source
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Who brings a change: by which way it came, who acted, and why."""
-
-    source: Source
-    actor: str
-    reason: str = ""
-
-
-class MismatchedReport(Exception):
-    """The broker's order is not the one we sent; nothing was taken from it. `foreign`: it was made
-    before ours, which proves that ours does not exist, since an id is spent for ever."""
-
-    def __init__(self, message: str, *, foreign: bool) -> None:
-        super().__init__(message)
-        self.foreign = foreign
-
-
-# How far the broker's clock and ours may be apart.
-_CLOCKS_DIFFER = timedelta(seconds=30)
+__all__ = ["MismatchedReport", "Origin", "Source"]  # what callers of the door need beside
 
 
 def record_intent(order: Order, status: str, origin: Origin) -> None:
     """Stores a new order with its first history row, in the caller's transaction."""
     order.status = status
     order.chain = order.replaces.chain if order.replaces else order.pk
-    step = _append(order, "", status, origin)  # the foreign key is checked at the commit
+    step = append(order, "", status, origin)  # the foreign key is checked at the commit
     order.save(force_insert=True)
     events.record(order, [step])
 
@@ -91,8 +69,8 @@ def _decide(order: Order, to: str, origin: Origin, changes: dict[str, Any]) -> N
     before, order.status = order.status, to
     for name, value in changes.items():
         setattr(order, name, value)
-    step = _append(order, before, to, origin)
-    order.save(update_fields=("status", "updated_at", *_HISTORY, *changes))
+    step = append(order, before, to, origin)
+    order.save(update_fields=("status", "updated_at", *HISTORY, *changes))
     events.record(order, [step])
 
 
@@ -112,10 +90,10 @@ def request_cancel(order_ids: Iterable[UUID], origin: Origin) -> list[Order]:
                 _decide(order, statuses.CANCELED, origin, {})
             elif order.is_open and order.cancel_requested_at is None:
                 order.cancel_requested_at = datetime.now(UTC)
-                steps.append(_step(order, order.status, order.status, origin))
+                steps.append(make_step(order, order.status, order.status, origin))
                 marked.append(order)
         OrderHistory.objects.bulk_create(steps)
-        Order.objects.bulk_update(marked, ("cancel_requested_at", "updated_at", *_HISTORY), 500)
+        Order.objects.bulk_update(marked, ("cancel_requested_at", "updated_at", *HISTORY), 500)
     return orders
 
 
@@ -129,9 +107,9 @@ def observe(order_id: UUID, report: OrderReport, origin: Origin) -> Order:
         chain = _locked(order_id)
         order = chain[0]
         failpoint("observe.locked")
-        shrunk = _has_shrunk(report, chain)
-        _check_same(order, report, shrunk=shrunk)
-        _note_bust(order, report)
+        shrunk = has_shrunk(report, chain)
+        check_same(order, report, shrunk=shrunk)
+        incidents.note_bust(order, report)
         before, filled_before = order.status, order.filled_qty
         order.qty = report.qty if shrunk and report.qty else order.qty
         after = _status_after(order, report)
@@ -159,9 +137,9 @@ def observe_ends(reports: Mapping[UUID, OrderReport], origin: Origin) -> set[UUI
             report = reports[order.pk]
             before, order.status = order.status, report.status
             order.broker_updated_at = report.updated_at or order.broker_updated_at
-            steps.append(_step(order, before, order.status, origin, report))
+            steps.append(make_step(order, before, order.status, origin, report))
         OrderHistory.objects.bulk_create(steps)
-        changed = ("status", "broker_updated_at", "updated_at", *_HISTORY)
+        changed = ("status", "broker_updated_at", "updated_at", *HISTORY)
         Order.objects.bulk_update(ended, changed)
         events.record_all([(order, [step], []) for order, step in zip(ended, steps, strict=True)])
         for order in ended:
@@ -192,7 +170,7 @@ def _take_in(
         order.broker_order_id = report.broker_order_id
         order.acknowledged_at = database_time
         order.rejection = None  # of a second sending; the first was taken
-    _raise_incidents(order, report, before, after, bool(booked))
+    incidents.raise_for(order, report, before, after, bool(booked))
     if before == statuses.FAILED:
         # It was written off, and whoever sent it has gone on since (SPEC O3).
         order.cancel_requested_at = order.cancel_requested_at or database_time
@@ -204,7 +182,7 @@ def _take_in(
     if booked or after != before:
         shares = plain(sum((fill.qty for fill in booked), Decimal(0)))
         reason = origin.reason or (f"{shares} filled" if booked else "")
-        steps = [_append(order, before, after, Origin(origin.source, origin.actor, reason), report)]
+        steps = [append(order, before, after, Origin(origin.source, origin.actor, reason), report)]
     order.save(
         update_fields=(
             "status",
@@ -217,7 +195,7 @@ def _take_in(
             "broker_updated_at",
             "cancel_requested_at",
             "updated_at",
-            *_HISTORY,
+            *HISTORY,
         )
     )
     events.record(order, steps, booked)
@@ -235,35 +213,21 @@ def adopt(predecessor: Order, report: OrderReport) -> Order:
         ).first()
         if known is not None:
             return known
-        order = Order(
-            id=uuid4(),
-            account=old.account,
-            strategy=old.strategy,
+        order = old.successor(
             client_order_id=report.client_order_id,
-            replaces=old,
-            parent_id=old.parent_id,
-            has_dependents=old.has_dependents,
-            role=old.role,
-            symbol=old.symbol,
-            side=old.side,
             qty=report.qty or old.qty,
             type=report.type,
             time_in_force=report.time_in_force,
-            extended_hours=old.extended_hours,
             limit_price=report.limit_price,
             stop_price=report.stop_price,
             worst_price=report.limit_price or old.worst_price,
             cancel_requested_at=old.cancel_requested_at,
-            correlation_id=old.correlation_id,
             created_at=report.created_at or datetime.now(UTC),
             submitted_at=datetime.now(UTC),
         )
         why = f"It replaced {old.client_order_id} at the broker, without Ordinis."
         record_intent(order, statuses.SUBMITTING, Origin(Source.POLL, "broker", why))
     return order
-
-
-_HISTORY = ("history_length", "history_hash")
 
 
 def _locked(order_id: UUID) -> list[Order]:
@@ -300,86 +264,6 @@ def _paired(order: Order, report: OrderReport) -> list[tuple[Order, OrderReport]
     ]
 
 
-def _has_shrunk(report: OrderReport, chain: Sequence[Order]) -> bool:
-    """Whether the other order of a pair took shares of it: the broker lowers its quantity then."""
-    paired = any(order.order_class == "oco" or order.leg_of_id is not None for order in chain)
-    return paired and report.qty is not None and report.qty < chain[0].qty
-
-
-def _check_same(order: Order, report: OrderReport, *, shrunk: bool) -> None:
-    if order.broker_order_id == report.broker_order_id:
-        return
-    ours = (order.symbol, order.side, report.qty if shrunk else order.qty)
-    theirs = (report.symbol, report.side, report.qty)
-    # Alpaca may make a stop a stop-limit, and moves the stop of a trailing order: only what we
-    # gave must be the same.
-    types = {order.type, "stop_limit"} if order.type == "stop" else {order.type}
-    same_prices = all(
-        given is None or given == told
-        for given, told in (
-            (order.limit_price, report.limit_price),
-            (order.stop_price, report.stop_price),
-        )
-    )
-    # The broker names the leg of a pair as it likes: we know it by the order whose leg it is.
-    named = order.leg_of_id is not None or order.client_order_id == report.client_order_id
-    foreign = (
-        report.created_at is not None and report.created_at < order.created_at - _CLOCKS_DIFFER
-    )
-    same = ours == theirs and report.type in types and same_prices and named
-    if order.broker_order_id is not None or not same or foreign:
-        raise MismatchedReport(
-            f"The broker's order {report.broker_order_id} ({report.side} {report.qty} "
-            f"{report.symbol}, {report.type}, at {_at(report)}) is not order "
-            f"{order.client_order_id} ({order.side} {order.qty:f} {order.symbol}, {order.type}, "
-            f"at {_at(order)}).",
-            foreign=foreign,
-        )
-
-
-def _at(order: Order | OrderReport) -> str:
-    prices = [plain(price) for price in (order.limit_price, order.stop_price) if price is not None]
-    return " and ".join(prices) or "the market"
-
-
-def _note_bust(order: Order, report: OrderReport) -> None:
-    """A trade taken back or corrected is a person's to decide; its order's figures can no longer
-    be added up, so that from here on only its single executions count."""
-    bust = report.bust
-    if bust is None:
-        return
-    Bust.objects.bulk_create(
-        [
-            Bust(
-                order=order,
-                account_id=order.account_id,
-                kind=bust.kind,
-                execution_id=bust.execution_id,
-                previous_execution_id=bust.previous_execution_id,
-                qty=bust.qty,
-                price=bust.price,
-                occurred_at=bust.occurred_at,
-                report=_storable(report.raw),
-            )
-        ],
-        ignore_conflicts=True,
-    )
-    Order.objects.filter(pk=order.pk).update(executions_only=True)
-    order.executions_only = True
-    what = "took a trade of it back" if bust.kind == Bust.Kind.BUST else "corrected a trade of it"
-    raise_alert(
-        order.account_id,
-        code=bust.kind,
-        subject=str(order.pk),
-        severity=Alert.Severity.CRITICAL,
-        message=(
-            f"Order {order.client_order_id} ({order.symbol}): the broker {what} "
-            f"({bust.previous_execution_id or bust.execution_id}). The book still has it as it "
-            "was: compare the position, and approve or reject the correction."
-        ),
-    )
-
-
 def _status_after(order: Order, report: OrderReport) -> str:
     """The status after this report: the broker's, unless the report is older than what we know
     or the table does not allow it (an order that has ended stays ended)."""
@@ -402,76 +286,3 @@ def _status_after(order: Order, report: OrderReport) -> str:
     if known and told and told != known:
         return after if told > known else before
     return after if statuses.progress(after) >= statuses.progress(before) else before
-
-
-def _raise_incidents(
-    order: Order, report: OrderReport, before: str, after: str, booked: bool
-) -> None:
-    """What a person must hear of: each is a sentence that says what was found."""
-    found: list[tuple[str, str]] = []
-    if report.status == "filled" and after != "filled" and statuses.is_open(after):
-        told = f"{report.filled_qty:f} of {order.qty:f}"
-        found.append(("filled_short", f"the broker calls it filled, but with {told} shares"))
-    if not statuses.is_known(after) and after != before:
-        found.append(("unknown_status", f"the broker reports the unknown status {after!r}"))
-    if not statuses.is_open(before) and (booked or after != before):
-        found.append(("late_report", f"believed {before}, but the broker reports {after}"))
-    if after == statuses.REJECTED != before and order.parent_id and order.replaces_id is None:
-        what = "was accepted, and then rejected: the position stands without it"
-        found.append(("dependent_rejected", what))
-    if order.filled_qty > order.qty:
-        found.append(("overfill", f"filled {order.filled_qty:f} of {order.qty:f}"))
-    for code, what in found:
-        raise_alert(
-            order.account_id,
-            code=code,
-            subject=str(order.pk),
-            severity=Alert.Severity.CRITICAL,
-            message=f"Order {order.client_order_id} ({order.symbol}): {what}.",
-        )
-
-
-def _append(
-    order: Order, before: str, after: str, origin: Origin, report: OrderReport | None = None
-) -> OrderHistory:
-    row = _step(order, before, after, origin, report)
-    row.save(force_insert=True)
-    return row
-
-
-def _step(
-    order: Order, before: str, after: str, origin: Origin, report: OrderReport | None = None
-) -> OrderHistory:
-    now = datetime.now(UTC)
-    row = OrderHistory(
-        order=order,
-        seq=order.history_length + 1,
-        from_status=before,
-        to_status=after,
-        occurred_at=(report and report.updated_at) or now,
-        received_at=now,
-        source=origin.source,
-        actor=origin.actor,
-        reason=origin.reason,
-        report=None if report is None else _storable(report.raw),
-    )
-    row.hash = row.digest(order.history_hash)
-    order.history_length, order.history_hash = row.seq, row.hash
-    order.updated_at = now
-    return row
-
-
-def _storable(value: Any) -> Any:
-    """The report as the database gives it back to the letter: its JSON type rewrites floats and
-    refuses NUL and half characters, and the hash must still match."""
-    if isinstance(value, Mapping):
-        return {_text(str(key)): _storable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_storable(item) for item in value]
-    if value is None or isinstance(value, bool | int):
-        return value
-    return _text(str(value))
-
-
-def _text(text: str) -> str:
-    return text.encode("utf-8", "replace").decode().replace("\0", "")

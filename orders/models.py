@@ -164,6 +164,17 @@ class Order(models.Model):
     def signed(self) -> int:
         return 1 if self.side == self.Side.BUY else -1
 
+    def successor(self, **changes: Any) -> "Order":
+        """An order of its chain, not stored yet, that is as this one but for `changes`."""
+        same = (
+            *("account", "strategy", "parent_id", "has_dependents", "role", "symbol", "side"),
+            *("qty", "type", "time_in_force", "extended_hours", "reference_price"),
+            *("limit_price", "stop_price", "trail_price", "trail_percent", "worst_price"),
+            "correlation_id",
+        )
+        values = {name: getattr(self, name) for name in same}
+        return Order(**{**values, **changes, "id": uuid.uuid4(), "replaces": self})
+
     @property
     def request(self) -> OrderRequest:
         """What the broker is sent, the first time and every time after."""

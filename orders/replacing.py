@@ -141,26 +141,10 @@ def _check_replaceable(old: Order, change: Change) -> None:
 
 def _successor(old: Order, change: Change, fingerprint: str) -> Order:
     limit_price = change.limit_price or old.limit_price
-    return Order(
-        id=uuid4(),
-        account=old.account,
-        strategy=old.strategy,
+    return old.successor(
         client_order_id=change.client_order_id or f"ord-{uuid4()}",
         fingerprint=fingerprint,
-        replaces=old,
-        parent_id=old.parent_id,
-        has_dependents=old.has_dependents,
-        role=old.role,
-        symbol=old.symbol,
-        side=old.side,
         qty=change.qty or old.qty,
-        type=old.type,
-        time_in_force=old.time_in_force,
-        extended_hours=old.extended_hours,
-        reference_price=old.reference_price,
         limit_price=limit_price,
-        stop_price=old.stop_price,
-        trail_price=old.trail_price,
-        trail_percent=old.trail_percent,
         worst_price=limit_price or old.worst_price,
     )
