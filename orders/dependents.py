@@ -28,10 +28,12 @@ from ordinis.numbers import plain
 from risk.checks import Intent, Violation
 from risk.figures import database_now
 from risk.limits import in_force
+from risk.models import RiskLimits
 
 log = logging.getLogger("ordinis.orders")
 
 _EXITS = (Order.Role.TAKE_PROFIT, Order.Role.STOP_LOSS)
+_AT_END = RiskLimits.DependentsActivation.AT_END
 _AT_LEAST, _AT_MOST = timedelta(seconds=2), timedelta(seconds=60)
 # A person hears of an exit that could not be sent for so long.
 _PATIENCE = timedelta(seconds=60)
@@ -40,13 +42,9 @@ _ALERT = "dependent_waiting"
 
 def due(now: datetime) -> list[UUID]:
     """Parents (by id) that have dependents waiting which may be sent or closed now."""
-    as_it_fills = Q(
-        account__dependents_activation=BrokerAccount.DependentsActivation.AS_IT_FILLS,
-        parent__filled_qty__gt=0,
-    )
     waiting = Order.objects.filter(
         Q(retry_at=None) | Q(retry_at__lte=now), status=statuses.WAITING
-    ).filter(as_it_fills | Q(parent__status__in=sorted(statuses.CLOSED)))
+    ).filter(Q(parent__filled_qty__gt=0) | Q(parent__status__in=sorted(statuses.CLOSED)))
     parents = waiting.order_by("parent").values_list("parent", flat=True).distinct()[:500]
     return [parent for parent in parents if parent is not None]
 
@@ -60,7 +58,7 @@ def advance(order_id: UUID) -> None:
     account = waiting[0].account
     groups = _groups(waiting)
     if parent.is_open:
-        if account.dependents_activation == BrokerAccount.DependentsActivation.AT_END:
+        if in_force(account.pk).dependents_activation == _AT_END:
             return
         groups = [group for group in groups if _wanted(parent, parent.filled_qty, group)]
         if not groups:

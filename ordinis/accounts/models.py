@@ -30,10 +30,6 @@ class BrokerAccount(models.Model):
         PAPER = "paper", "Paper"
         LIVE = "live", "Live"
 
-    class DependentsActivation(models.TextChoices):
-        AT_END = "at_end", "When the parent has ended"
-        AS_IT_FILLS = "as_it_fills", "Share by share, as the parent fills"
-
     name = models.CharField(max_length=48, unique=True, validators=[_NAME])
     broker = models.CharField(max_length=20)
     mode = models.CharField(max_length=10, choices=Mode.choices)
@@ -48,12 +44,6 @@ class BrokerAccount(models.Model):
     buying_power = models.DecimalField(max_digits=20, decimal_places=4, null=True, editable=False)
     as_of = models.DateTimeField(null=True, editable=False)
 
-    dependents_activation = models.CharField(
-        max_length=12,
-        choices=DependentsActivation.choices,
-        default=DependentsActivation.AT_END,
-        help_text="When take-profit and stop-loss orders are sent.",
-    )
     # While all orders are being cancelled no new one is taken: until when, of which symbol ("":
     # all), and for which runs. The bar falls by itself should they die.
     cancelling_until = models.DateTimeField(null=True, editable=False)

@@ -9,11 +9,12 @@ from uuid import uuid4
 import pytest
 from django.db import transaction
 
-from orders import lifecycle, statuses
+from orders import judgement, lifecycle, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
-from ordinis.accounts.models import Strategy
+from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.broker.port import ExecutionReport, OrderReport
+from risk.limits import change
 
 START = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
 BROKER = Origin(Source.STREAM, "broker")
@@ -86,3 +87,16 @@ def report() -> ReportMaker:
         return OrderReport(**{**values, **changes})
 
     return make
+
+
+@pytest.fixture
+def as_it_fills(account: BrokerAccount, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exits are sent share by share, and a part at once after the one before."""
+    monkeypatch.setattr(judgement, "_MARGIN", timedelta(0))
+    change(
+        account=account,
+        strategy=None,
+        values={"dependents_activation": "as_it_fills"},
+        reason="The test wants it.",
+        actor="test",
+    )
