@@ -3,7 +3,7 @@
 Must never send or store an order; it only finds the standing one, and binds a second id to it.
 """
 
-from decimal import Decimal
+from collections.abc import Sequence
 
 from orders import statuses
 from orders.errors import OrderSubmissionError
@@ -26,16 +26,22 @@ class ClientOrderIdReused(OrderSubmissionError):
 
 
 class OpenOrderExists(OrderSubmissionError):
-    """An order of the same content but for its quantity is still open."""
+    """An order of the same content but for its quantity, or its exits, is still open."""
 
-    def __init__(self, order: Order, qty: Decimal) -> None:
+    def __init__(self, order: Order, wanted: Order) -> None:
+        other = (
+            f"this is for {plain(wanted.qty)}" if order.qty != wanted.qty else "the exits differ"
+        )
         super().__init__(
             "open_order_exists",
             f"{order.client_order_id} is still open: {order.side} {plain(order.qty)} "
-            f"{order.symbol} on the same terms, where this is for {plain(qty)}. Replace or cancel "
-            "that one, or set the limit duplicate_guard to no.",
+            f"{order.symbol} on the same terms, but {other}. Replace or cancel that one, or set "
+            "the limit duplicate_guard to no.",
         )
         self.order = order
+
+
+_EXITS = (Order.Role.TAKE_PROFIT, Order.Role.STOP_LOSS)
 
 
 def named(strategy: Strategy, client_order_id: str | None, fingerprint: str) -> Order | None:
@@ -70,9 +76,10 @@ def _own(strategy: Strategy, order: Order, is_same: bool, client_order_id: str) 
     return order
 
 
-def alike(strategy: Strategy, wanted: Order) -> Order | None:
+def alike(strategy: Strategy, wanted: Order, exits: Sequence[Order]) -> Order | None:
     """The open order of the same content, dependent ones aside; the newest where the guard had
-    been off. Raises OpenOrderExists when only its quantity differs."""
+    been off. Raises OpenOrderExists when only its quantity differs, or its exits: whoever asks for
+    a stop-loss must not be given an order without."""
     found = list(
         Order.objects.exclude(status__in=sorted(statuses.CLOSED)).filter(
             strategy=strategy,
@@ -91,10 +98,19 @@ def alike(strategy: Strategy, wanted: Order) -> Order | None:
     )
     for order in found:
         order.strategy, order.account = strategy, strategy.account
-    same = next((order for order in found if order.qty == wanted.qty), None)
+    of_this_qty = [order for order in found if order.qty == wanted.qty]
+    same = next((order for order in of_this_qty if _exits_agree(order, exits)), None)
     if found and same is None:
-        raise OpenOrderExists(found[0], wanted.qty)
+        raise OpenOrderExists((of_this_qty or found)[0], wanted)
     return same
+
+
+def _exits_agree(standing: Order, exits: Sequence[Order]) -> bool:
+    if not (standing.has_dependents or exits):
+        return True
+    made_with_it = standing.dependents.filter(role__in=_EXITS, replaces=None)
+    stand = {(each.role, each.limit_price, each.stop_price) for each in made_with_it}
+    return stand == {(each.role, each.limit_price, each.stop_price) for each in exits}
 
 
 def bind(order: Order, client_order_id: str, fingerprint: str) -> None:

@@ -66,10 +66,10 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
     # The look under the lock counts. One before spares a duplicate what would come in between:
     # the broker's answer, and a refusal.
     looks = limits.duplicate_guard and not (is_enabled and figures.are_at_hand(account))
-    if looks and idempotency.alike(strategy, order):
+    if looks and idempotency.alike(strategy, order, children):
         with transaction.atomic():
             BrokerAccount.lock(account.pk)
-            if found := _standing(strategy, new, order, limits):
+            if found := _standing(strategy, new, order, children, limits):
                 return found
     if not is_enabled:
         raise OrderTypeNotEnabled(new.type)
@@ -96,7 +96,7 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
             intent,
             limits,
             conclude,
-            first=lambda: _standing(strategy, new, order, limits),
+            first=lambda: _standing(strategy, new, order, children, limits),
         )
     except IntegrityError:
         # Another caller stored the same client id between our look and our insert.
@@ -127,12 +127,14 @@ def _dependent(order: Order, new: NewOrder, limits: Limits, *, actor: str) -> Su
     return Submitted(order)
 
 
-def _standing(strategy: Strategy, new: NewOrder, order: Order, limits: Limits) -> Submitted | None:
+def _standing(
+    strategy: Strategy, new: NewOrder, order: Order, children: list[Order], limits: Limits
+) -> Submitted | None:
     """What stands already, looked for with the account locked, so that nobody else can store or
     bind the same at once."""
     if standing := idempotency.bound(strategy, new.client_order_id, new.fingerprint):
         return Submitted(standing, repeated=True)
-    same = idempotency.alike(strategy, order) if limits.duplicate_guard else None
+    same = idempotency.alike(strategy, order, children) if limits.duplicate_guard else None
     if same is None:
         return None
     if new.client_order_id is not None:

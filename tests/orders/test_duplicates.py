@@ -258,3 +258,35 @@ def test_the_successor_of_a_replaced_order_is_what_stands(
     assert (other.status_code, other.json()["code"]) == (409, "open_order_exists")
     assert other.json()["order"]["id"] == new["id"]
     assert len(sent(sim)) == 1
+
+
+EXITS = {"take_profit": {"limit_price": "262.50"}, "stop_loss": {"stop_price": "244.00"}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [
+        (EXITS, EXITS, 200),
+        ({}, EXITS, 409),
+        (EXITS, {}, 409),
+        (EXITS, {**EXITS, "stop_loss": {"stop_price": "243.00"}}, 409),
+    ],
+    ids=["the same", "added", "left out", "another stop"],
+)
+def test_who_asks_for_exits_is_not_given_a_standing_order_with_other_ones(
+    sim: SimulatorServer,
+    api: Api,
+    order: Callable[..., dict[str, Any]],
+    first: dict[str, Any],
+    second: dict[str, Any],
+    status: int,
+) -> None:
+    quote(sim, "TSLA", "260")
+    standing = api.post("/orders", order(**first)).json()
+
+    answer = api.post("/orders", order(**second))
+
+    assert answer.status_code == status, answer.content
+    told = answer.json() if status == 200 else answer.json()["order"]
+    assert told["id"] == standing["id"]
+    assert len(sent(sim)) == 1
