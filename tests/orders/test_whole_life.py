@@ -4,7 +4,7 @@ invariants hold; in the end every order is what the broker says, and so is the b
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from itertools import count
@@ -52,6 +52,7 @@ LOST = (
 )
 # What the simulator's broker can do to an open order beside filling it.
 BEFALLS = ("expired", "rejected", "done_for_day", "suspended", "canceled", "something_new")
+_PENDING = ("pending_new", "accepted")
 _numbers = count(1)
 
 
@@ -229,8 +230,7 @@ class Desk(RuleBasedStateMachine):
             _resolve()
             _follow_up()
             sync.poll(self.account)
-        for order in self._draft_of_the_end():
-            assert order is None
+        self._all_is_definite()
         book = {p.symbol: p.qty for p in Position.objects.exclude(qty=0)}
         state = self.sim.get("/sim/state")
         assert book == {p["symbol"]: Decimal(p["qty"]) for p in state["positions"]}
@@ -239,14 +239,15 @@ class Desk(RuleBasedStateMachine):
         assert not refused.exists()
         self.invariants_hold()
 
-    def _draft_of_the_end(self) -> Iterator[Any]:
+    def _all_is_definite(self) -> None:
+        assert not Order.objects.filter(status__in=sorted(statuses.UNPROVED)).exists()
         known = {order.broker_order_id: order for order in Order.objects.all()}
         for told in self.sim.get("/sim/state")["orders"]:
-            order = known[told["id"]]
-            assert (order.status, order.filled_qty) == (told["status"], Decimal(told["filled_qty"]))
-        unproved = Order.objects.filter(status__in=sorted(statuses.UNPROVED))
-        assert not unproved.exists()
-        yield None
+            order = known.get(told["id"])
+            assert order is not None, f"{told['client_order_id']} is not known"
+            steps = list(order.history.values_list("to_status", "actor", "reason"))
+            assert order.status == told["status"], steps
+            assert order.filled_qty == Decimal(told["filled_qty"]), steps
 
     # --- how ----------------------------------------------------------------------------------
 
@@ -279,8 +280,10 @@ class Desk(RuleBasedStateMachine):
         return data.draw(st.sampled_from(found)) if found else None
 
     def _draw_there(self, data: st.DataObject) -> dict[str, Any] | None:
+        """An open order there; a replacement that the venue has not confirmed is none yet."""
         told = self.sim.trading("GET", "/v2/orders?limit=500").json()
-        return data.draw(st.sampled_from(told)) if told else None
+        standing = [each for each in told if not (each["replaces"] and each["status"] in _PENDING)]
+        return data.draw(st.sampled_from(standing)) if standing else None
 
 
 def _resolve() -> None:
