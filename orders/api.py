@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from django.db.models import Q, QuerySet, prefetch_related_objects
+from django.conf import settings
+from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from ninja import Path, Query, Router, Status
 
@@ -30,6 +31,7 @@ from orders.schemas import (
     ReplaceIn,
     StepOut,
     order_out,
+    read_dependents,
 )
 from orders.submission import Submitted, submit
 from ordinis.accounts.auth import Scope, TokenRequest, may_operate, strategy_of
@@ -94,11 +96,11 @@ def post_cancel_all(request: TokenRequest, body: CancelAllIn) -> dict[str, Any]:
     origin = Origin(Source.API, _actor(request), f"All are cancelled: {body.reason}")
     with _problems():
         outcomes = cancel_all(strategy_of(request).account, origin, symbol=body.symbol or "")
-    orders = _with_dependents([each.order for each in outcomes if each.order is not None])
+    read_dependents([each.order for each in outcomes if each.order is not None])
     return {
         "results": [
             {
-                "order": each.order and order_out(orders[each.order.pk]),
+                "order": each.order and order_out(each.order),
                 "broker_order_id": each.broker_order_id,
                 "outcome": each.outcome,
                 "filled_qty": plain(each.filled_qty),
@@ -159,24 +161,32 @@ _STATUS = {
 }
 
 
-# Orders that wait for the broker may not take every thread of this process: with the long polls
-# (orders.events) and these there are some left, so that a cancel of all is always heard.
+# Orders that wait for the broker may not take every thread of this process: sixteen are there at
+# once, twelve more stand in line, and with the long polls (orders.events) some threads are left, so
+# that a cancel of all is always heard.
+_in_line = threading.BoundedSemaphore(28)
 _at_the_broker = threading.BoundedSemaphore(16)
 
 
 @contextmanager
 def _place() -> Iterator[None]:
-    if not _at_the_broker.acquire(blocking=False):
-        raise Problem(
-            503,
-            "busy",
-            "Too many orders wait for the broker here; nothing was done. Send the same again.",
-            headers={"Retry-After": "1"},
-        )
+    busy = Problem(
+        503,
+        "busy",
+        "Too many orders wait for the broker here; nothing was done. Send the same again.",
+        headers={"Retry-After": "1"},
+    )
+    if not _in_line.acquire(blocking=False):
+        raise busy
     try:
-        yield
+        if not _at_the_broker.acquire(timeout=settings.BROKER_TIMEOUT):
+            raise busy
+        try:
+            yield
+        finally:
+            _at_the_broker.release()
     finally:
-        _at_the_broker.release()
+        _in_line.release()
 
 
 @contextmanager
@@ -240,7 +250,7 @@ def list_orders(
         closed = Q(status__in=sorted(statuses.CLOSED))
         rows = rows.filter(closed if status == "closed" else ~closed)
     if symbol:
-        rows = rows.filter(symbol=symbol)
+        rows = rows.filter(symbol=symbol.upper())
     if strategy:
         rows = rows.filter(strategy__name=strategy)
     if cursor:
@@ -253,6 +263,7 @@ def list_orders(
     page = list(rows.order_by("-created_at", "-id")[: limit + 1])
     more = len(page) > limit
     page = page[:limit]
+    read_dependents(page)
     return {
         "items": [order_out(order) for order in page],
         "next": encode_cursor(page[-1].created_at, page[-1].pk) if more else None,
@@ -329,16 +340,10 @@ def get_fills(request: TokenRequest, order_id: UUID) -> list[dict[str, Any]]:
     ]
 
 
-def _with_dependents(orders: list[Order]) -> dict[UUID, Order]:
-    """The orders by id, their dependents read at once."""
-    prefetch_related_objects(orders, "dependents")
-    return {order.pk: order for order in orders}
-
-
 def _visible(request: TokenRequest) -> QuerySet[Order]:
     """A token sees its strategy's orders; with `operate`, the account's."""
     strategy = strategy_of(request)
-    rows = Order.objects.select_related("account", "strategy").prefetch_related("dependents")
+    rows = Order.objects.select_related("account", "strategy")
     if may_operate(request):
         return rows.filter(account_id=strategy.account_id)
     return rows.filter(strategy=strategy)

@@ -231,6 +231,8 @@ class _Run:
             key = report.broker_order_id
             order = ours.get(key) or ours.get(report.client_order_id)
             has_ended = report.status in TERMINAL_STATUSES
+            if order is not None:
+                self._theirs.pop(key, None)  # it was on its way when the cancel was asked for
             if order is None:
                 if key in self._theirs:
                     self._theirs[key] = report

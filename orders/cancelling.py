@@ -42,8 +42,8 @@ def cancel(order: Order, origin: Origin) -> Order:
     broker can't be asked."""
     with transaction.atomic():
         BrokerAccount.lock(order.account_id)  # whoever replaces it just now is stored before
-        chain = Q(pk=order.pk) | Q(replaces=order)
-        wanted = Order.objects.filter(chain).values_list("pk", flat=True)
+        # All that has come of it: of a chain the one that works may be any.
+        wanted = Order.objects.filter(chain=order.chain).values_list("pk", flat=True)
         marked = lifecycle.request_cancel(wanted if get(order.pk).is_open else [], origin)
     failpoint("cancel.requested")
     for each in marked:

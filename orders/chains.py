@@ -13,7 +13,7 @@ from orders import statuses
 from orders.models import Order
 
 # A replacement that never came to be: the order that it was to replace stands.
-_NEVER_WERE: Final = frozenset({statuses.DENIED, statuses.FAILED, statuses.REJECTED})
+NEVER_WERE: Final = frozenset({statuses.DENIED, statuses.FAILED, statuses.REJECTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Chain:
 
     @property
     def _standing(self) -> Sequence[Order]:
-        return [o for o in self.orders if o.status not in _NEVER_WERE] or self.orders
+        return [o for o in self.orders if o.status not in NEVER_WERE] or self.orders
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,7 +212,7 @@ def _covered(parent: Chain, order: Order) -> Decimal:
 def _release(group: list[Order], shares: Decimal, locked: BrokerAccount, *, rest: Decimal) -> Order:
     """Makes the order, or the pair with the stop-loss as leg, `submitting`; a part of it where the
     `rest` may still come."""
-    why = f"{plain(shares)} shares of its parent have filled."
+    why = f"Its parent has filled; {plain(shares)} of those shares are for this order."
     changes = {
         "qty": shares,
         "judged_at": locked.database_time,

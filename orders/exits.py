@@ -2,6 +2,7 @@
 sends nothing; `orders.dependents` does when their time comes (SPEC O9)."""
 
 import dataclasses
+from collections.abc import Iterable
 from decimal import Decimal
 from itertools import pairwise
 from uuid import uuid4
@@ -25,7 +26,7 @@ def of(parent: Order, new: NewOrder) -> list[Order]:
         )
         if wanted is not None
     ]
-    _check_prices(parent, new.take_profit, new.stop_loss)
+    check_prices(parent, made)
     if len({each.time_in_force for each in made}) > 1:
         raise OrderSubmissionError(
             "dependents_differ",
@@ -82,12 +83,6 @@ def bind_to(order: Order, new: NewOrder) -> None:
             "parent_closed", f"The parent has ended ({chain.last.status}) with nothing filled."
         )
     order.parent, order.role = parent, Order.Role.DEPENDENT
-    order.time_in_force = new.time_in_force or _time_in_force(order.qty)
-
-
-def _time_in_force(qty: Decimal) -> str:
-    """The broker takes fractions for the day only."""
-    return "gtc" if qty % 1 == 0 else "day"
 
 
 def _make(parent: Order, role: Order.Role, wanted: Exit) -> Order:
@@ -106,7 +101,7 @@ def _make(parent: Order, role: Order.Role, wanted: Exit) -> Order:
         side="sell" if parent.side == "buy" else "buy",
         qty=parent.qty,
         type=order_type,
-        time_in_force=wanted.time_in_force or _time_in_force(parent.qty),
+        time_in_force=wanted.time_in_force,
         limit_price=wanted.limit_price,
         stop_price=wanted.stop_price,
         worst_price=wanted.limit_price or pricing.collared(wanted.stop_price or Decimal(0)),
@@ -114,8 +109,12 @@ def _make(parent: Order, role: Order.Role, wanted: Exit) -> Order:
     )
 
 
-def _check_prices(parent: Order, take_profit: Exit | None, stop_loss: Exit | None) -> None:
-    """For a buy: stop below entry below target; for a sell the other way round."""
+def check_prices(parent: Order, exits: Iterable[Order]) -> None:
+    """For a buy: stop below entry below target; for a sell the other way round. Raises
+    OrderSubmissionError."""
+    by_role = {each.role: each for each in exits}
+    stop_loss = by_role.get(Order.Role.STOP_LOSS)
+    take_profit = by_role.get(Order.Role.TAKE_PROFIT)
     ladder = [
         ("stop_loss.stop_price", stop_loss.stop_price if stop_loss else None),
         ("the order's price", parent.limit_price or parent.stop_price or parent.reference_price),

@@ -108,7 +108,9 @@ def alike(strategy: Strategy, wanted: Order, exits: Sequence[Order]) -> Order | 
 def _exits_agree(standing: Order, exits: Sequence[Order]) -> bool:
     if not (standing.has_dependents or exits):
         return True
-    made_with_it = standing.dependents.filter(role__in=_EXITS, replaces=None)
+    made_with_it = Order.objects.filter(
+        parent__chain=standing.chain, role__in=_EXITS, replaces=None
+    )
     stand = {(each.role, each.limit_price, each.stop_price) for each in made_with_it}
     return stand == {(each.role, each.limit_price, each.stop_price) for each in exits}
 

@@ -36,13 +36,15 @@ def watch() -> None:
 
 
 def follow_up() -> None:
-    """Sends or closes dependent orders whose time has come, and asks again for cancels that have
-    not ended: what a process that died had left undone."""
-    now = database_now()
-    _each(dependents.advance, dependents.due(now))
+    """Sends or closes dependent orders whose time has come: what a process that died had left."""
+    _each(dependents.advance, dependents.due(database_now()))
     dependents.end_alerts()
+
+
+def pursue_cancels() -> None:
+    """Asks again for cancels that have not ended. A job of its own: nothing goes before it."""
     with priority(Priority.CANCEL):
-        _each(cancelling.pursue, cancelling.due(now))
+        _each(cancelling.pursue, cancelling.due(database_now()))
     cancelling.end_alerts()
 
 

@@ -231,11 +231,19 @@ def adopt(predecessor: Order, report: OrderReport) -> Order:
 
 
 def _locked(order_id: UUID) -> list[Order]:
-    """The order, and after it the others of its chain, locked in the order of their ids."""
+    """The order, and after it the others of its chain; locked in the order of their ids, and with
+    them the other one of a pair, which the same report may move."""
     # In SQL: the door is gone through at least twice in each order's life.
-    chain = RawSQL("SELECT chain FROM orders_order WHERE id = %s", [order_id])
-    found = _with_what_follows(Order.objects.filter(chain=chain))
-    return sorted(found, key=lambda each: each.pk != order_id)
+    family = RawSQL(
+        "SELECT chain FROM orders_order WHERE id = %s OR leg_of_id = %s"
+        " OR id = (SELECT leg_of_id FROM orders_order WHERE id = %s)",
+        [order_id] * 3,
+    )
+    found = sorted(
+        _with_what_follows(Order.objects.filter(chain__in=family)),
+        key=lambda each: each.pk != order_id,
+    )
+    return [each for each in found if each.chain == found[0].chain]
 
 
 def _with_what_follows(rows: QuerySet[Order]) -> QuerySet[Order]:

@@ -99,6 +99,8 @@ class Order(models.Model):
     history_length = models.PositiveIntegerField(default=0)
     history_hash = models.CharField(max_length=64, blank=True)
 
+    dependent_ids: list[str]  # of `orders.schemas.read_dependents` only
+
     class Meta:
         ordering = ("-created_at", "-id")
         constraints = [

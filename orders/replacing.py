@@ -10,8 +10,9 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError
+from django.db.models import Q
 
-from orders import assets, idempotency, lifecycle, statuses, terms
+from orders import assets, exits, idempotency, lifecycle, pricing, statuses, terms
 from orders.errors import OrderSubmissionError
 from orders.judgement import judge
 from orders.lifecycle import Origin, Source
@@ -33,6 +34,7 @@ class Change:
     client_order_id: str | None
     qty: Decimal | None
     limit_price: Decimal | None
+    stop_price: Decimal | None
 
 
 def replace(
@@ -50,6 +52,9 @@ def replace(
     _check_replaceable(old, change)
     order = _successor(old, change, fingerprint)
     order.correlation_id = correlation_id
+    if old.has_dependents:
+        waiting = Order.objects.filter(parent__chain=old.chain, status=statuses.WAITING)
+        exits.check_prices(order, waiting)
     terms.check(terms.of(order), assets.asset_of(old.account, old.symbol))
 
     def first() -> Submitted | None:
@@ -109,13 +114,19 @@ def _check_replaceable(old: Order, change: Change) -> None:
             "order_not_replaceable",
             "The order is being replaced already. Replace the new one when it is confirmed.",
         )
-    if change.qty in (None, old.qty) and change.limit_price in (None, old.limit_price):
+    names = ("qty", "limit_price", "stop_price")
+    if all(getattr(change, name) in (None, getattr(old, name)) for name in names):
         raise OrderSubmissionError(
-            "invalid_request", "The order is like that already: give another qty or limit_price."
+            "invalid_request",
+            "The order is like that already: give another qty, limit_price or stop_price.",
         )
     if change.limit_price is not None and old.limit_price is None:
         raise OrderSubmissionError(
             "invalid_request", f"A {old.type} order has no limit_price to replace."
+        )
+    if change.stop_price is not None and old.stop_price is None:
+        raise OrderSubmissionError(
+            "invalid_request", f"A {old.type} order has no stop_price to replace."
         )
     if change.qty is None:
         return
@@ -128,10 +139,10 @@ def _check_replaceable(old: Order, change: Change) -> None:
         raise OrderSubmissionError(
             "invalid_request", "The broker replaces quantities of whole shares only."
         )
-    if change.qty != old.qty and (old.order_class or old.leg_of_id):
+    if change.qty != old.qty and _is_paired(old):
         raise OrderSubmissionError(
             "order_not_replaceable",
-            "The quantity of a take-profit and stop-loss pair can't be replaced, its price can.",
+            "The quantity of a take-profit and stop-loss pair can't be replaced, its prices can.",
         )
     if old.parent_id is not None and change.qty > old.qty:
         raise OrderSubmissionError(
@@ -139,12 +150,21 @@ def _check_replaceable(old: Order, change: Change) -> None:
         )
 
 
+def _is_paired(old: Order) -> bool:
+    """Whether it is one of a pair, itself or as the successor of one."""
+    chain = Order.objects.filter(chain=old.chain)
+    return chain.filter(Q(order_class="oco") | Q(leg_of__isnull=False)).exists()
+
+
 def _successor(old: Order, change: Change, fingerprint: str) -> Order:
     limit_price = change.limit_price or old.limit_price
+    stop_price = change.stop_price or old.stop_price
+    worst_price = limit_price or (stop_price and pricing.collared(stop_price)) or old.worst_price
     return old.successor(
         client_order_id=change.client_order_id or f"ord-{uuid4()}",
         fingerprint=fingerprint,
         qty=change.qty or old.qty,
         limit_price=limit_price,
-        worst_price=limit_price or old.worst_price,
+        stop_price=stop_price,
+        worst_price=worst_price,
     )

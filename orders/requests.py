@@ -17,7 +17,7 @@ class Exit:
 
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
-    time_in_force: str | None = None
+    time_in_force: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class NewOrder:
     stop_price: Decimal | None = None
     trail_price: Decimal | None = None
     trail_percent: Decimal | None = None
-    time_in_force: str | None = None
+    time_in_force: str = "day"
     extended_hours: bool = False
     take_profit: Exit | None = None
     stop_loss: Exit | None = None
@@ -48,9 +48,18 @@ class NewOrder:
 
 
 def fingerprint_of(body: dict[str, Any]) -> str:
-    """A digest of a parsed request, in which 50 and 50.0 are the same."""
-    text = json.dumps(body, sort_keys=True, default=_plain)
+    """A digest of a parsed request, in which 50 and 50.0 are the same. What is not asked for is
+    left out, so that a field added later changes no digest."""
+    text = json.dumps(_asked(body), sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _asked(body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _asked(value) if isinstance(value, dict) else value
+        for name, value in body.items()
+        if value not in (None, False)
+    }
 
 
 def _plain(value: Any) -> str:

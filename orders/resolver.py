@@ -94,10 +94,36 @@ def resolve(order: Order) -> Order:
 
 
 def _find_leg(leg: Order) -> Order:
-    """The broker's answer to a pair lacked its leg: the look-up of the order names it."""
+    """The broker's answer to a pair lacked its leg: the look-up of the order names it, or the list
+    of all orders has one of its terms that we don't know. Absent from both, it is missing."""
     assert leg.leg_of is not None
-    look_up(leg.leg_of)
-    return get(leg.pk)
+    head = look_up(leg.leg_of)
+    current = get(leg.pk)
+    if current.status not in statuses.UNPROVED:
+        return current
+    if current.status == statuses.SUBMITTING:
+        why = "The broker's answer to the pair did not name it."
+        lifecycle.transition(leg.pk, statuses.UNRESOLVED, Origin(Source.SUBMIT, "resolver", why))
+    listed = broker_for(leg.account).orders_since(
+        (head.submitted_at or head.created_at) - _LOOKED_BACK
+    )
+    known = set(
+        Order.objects.filter(
+            account_id=leg.account_id,
+            broker_order_id__in=[each.broker_order_id for each in listed.items],
+        ).values_list("broker_order_id", flat=True)
+    )
+    for report in listed.items:
+        if report.broker_order_id not in known and _is_like(leg, report):
+            return _found(leg, report)
+    if not _is_proved_absent(current) or not listed.complete:
+        return current
+    return _give_up(get(leg.pk), "The broker has the order of its pair, but knows nothing of it.")
+
+
+def _is_like(leg: Order, report: OrderReport) -> bool:
+    ours = (leg.symbol, leg.side, leg.stop_price)
+    return ours == (report.symbol, report.side, report.stop_price) and report.replaces is None
 
 
 def _found(order: Order, report: OrderReport) -> Order:
@@ -109,13 +135,18 @@ def _found(order: Order, report: OrderReport) -> Order:
         return settle_mismatch(order, mismatch)
 
 
-def _missed(order: Order) -> Order:
+def _is_proved_absent(order: Order) -> bool:
+    """Counts one more look-up that found nothing; whether they are enough."""
     now = database_now()
     missing_since = order.first_missed_at or now
     Order.objects.filter(pk=order.pk, status=statuses.UNRESOLVED).update(
         lookups_missed=F("lookups_missed") + 1, first_missed_at=missing_since
     )
-    if order.lookups_missed + 1 < _MISSES or now - missing_since < _OVER:
+    return order.lookups_missed + 1 >= _MISSES and now - missing_since >= _OVER
+
+
+def _missed(order: Order) -> Order:
+    if not _is_proved_absent(order):
         return order
     listed = broker_for(order.account).orders_since(order.created_at - _LOOKED_BACK)
     found = [each for each in listed.items if each.client_order_id == order.client_order_id]
@@ -127,7 +158,7 @@ def _missed(order: Order) -> Order:
     current = get(order.pk)
     if current.rejection is not None:  # sent twice, refused, and found nowhere
         return settle_refusal(current, current.rejection)
-    if why := _unwanted(current, now):
+    if why := _unwanted(current, database_now()):
         return _give_up(current, f"The broker knows nothing of it. {why}")
     return resend(current)
 

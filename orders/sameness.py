@@ -12,16 +12,18 @@ from ordinis.numbers import plain
 
 
 class MismatchedReport(Exception):
-    """The broker's order is not the one we sent; nothing was taken from it. `foreign`: it was made
-    before ours, which proves that ours does not exist, since an id is spent for ever."""
+    """The broker's order is not the one we sent; nothing was taken from it. `foreign`: by its time
+    it was made before ours. Where the clocks agree that proves that ours does not exist, since an
+    id is spent for ever."""
 
-    def __init__(self, message: str, *, foreign: bool) -> None:
+    def __init__(self, message: str, report: OrderReport, *, foreign: bool) -> None:
         super().__init__(message)
+        self.report = report
         self.foreign = foreign
 
 
 # How far the broker's clock and ours may be apart.
-_CLOCKS_DIFFER = timedelta(seconds=30)
+CLOCKS_DIFFER = timedelta(seconds=30)
 
 
 def has_shrunk(report: OrderReport, chain: Sequence[Order]) -> bool:
@@ -47,9 +49,7 @@ def check_same(order: Order, report: OrderReport, *, shrunk: bool) -> None:
     )
     # The broker names the leg of a pair as it likes: we know it by the order whose leg it is.
     named = order.leg_of_id is not None or order.client_order_id == report.client_order_id
-    foreign = (
-        report.created_at is not None and report.created_at < order.created_at - _CLOCKS_DIFFER
-    )
+    foreign = report.created_at is not None and report.created_at < order.created_at - CLOCKS_DIFFER
     same = ours == theirs and report.type in types and same_prices and named
     if order.broker_order_id is not None or not same or foreign:
         raise MismatchedReport(
@@ -57,6 +57,7 @@ def check_same(order: Order, report: OrderReport, *, shrunk: bool) -> None:
             f"{report.symbol}, {report.type}, at {_at(report)}) is not order "
             f"{order.client_order_id} ({order.side} {order.qty:f} {order.symbol}, {order.type}, "
             f"at {_at(order)}).",
+            report,
             foreign=foreign,
         )
 

@@ -1,13 +1,16 @@
 """What the orders API takes and gives, as API.md has it. Values only: no rule, no question."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from django.db.models import Q
 from ninja import Field, Schema
-from pydantic import AfterValidator, StringConstraints, model_validator
+from pydantic import AfterValidator, StrictBool, StringConstraints, model_validator
 
 from orders import statuses
+from orders.chains import NEVER_WERE
 from orders.models import Order
 from orders.requests import Exit, NewOrder
 from ordinis.http import Amount, Body, InvalidOut, ProblemOut, moment
@@ -16,6 +19,10 @@ from ordinis.numbers import dollars, plain
 PLAIN = r"^[A-Za-z0-9._:-]{1,64}$"
 
 ClientOrderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,48}$")]
+
+
+# As exact as it is kept: what is sent again is the same to the letter.
+Percent = Annotated[Amount, Field(decimal_places=4)]
 
 
 def _equity(value: str) -> str:
@@ -57,9 +64,9 @@ class OrderIn(Body):
     limit_price: Amount | None = None
     stop_price: Amount | None = None
     trail_price: Amount | None = None
-    trail_percent: Amount | None = None
+    trail_percent: Percent | None = None
     time_in_force: Literal["day", "gtc", "ioc", "fok", "opg", "cls"] | None = None
-    extended_hours: bool = False
+    extended_hours: StrictBool = False
     take_profit: TakeProfitIn | None = None
     stop_loss: StopLossIn | None = None
     parent: UUID | None = None
@@ -73,16 +80,21 @@ class OrderIn(Body):
         return self
 
     def parsed(self) -> NewOrder:
+        """With all defaults filled in: a request that spells them out is the same request."""
         plain = self.model_dump(exclude={"reduce_only", "take_profit", "stop_loss"})
+        exits_for = "gtc" if self.qty % 1 == 0 else "day"  # the broker takes fractions for the day
+        plain["time_in_force"] = self.time_in_force or (exits_for if self.parent else "day")
         return NewOrder(
             **plain,
-            take_profit=_exit(self.take_profit),
-            stop_loss=_exit(self.stop_loss),
+            take_profit=_exit(self.take_profit, exits_for),
+            stop_loss=_exit(self.stop_loss, exits_for),
         )
 
 
-def _exit(wanted: TakeProfitIn | StopLossIn | None) -> Exit | None:
-    return None if wanted is None else Exit(**wanted.model_dump())
+def _exit(wanted: TakeProfitIn | StopLossIn | None, time_in_force: str) -> Exit | None:
+    if wanted is None:
+        return None
+    return Exit(**{**wanted.model_dump(), "time_in_force": wanted.time_in_force or time_in_force})
 
 
 class ReplaceIn(Body):
@@ -91,11 +103,12 @@ class ReplaceIn(Body):
     client_order_id: ClientOrderId | None = None
     qty: Amount | None = None
     limit_price: Amount | None = None
+    stop_price: Amount | None = None
 
     @model_validator(mode="after")
     def _changes_something(self) -> "ReplaceIn":
-        if self.qty is None and self.limit_price is None:
-            raise ValueError("give qty, limit_price or both")
+        if self.qty is None and self.limit_price is None and self.stop_price is None:
+            raise ValueError("give qty, limit_price or stop_price")
         return self
 
 
@@ -133,9 +146,11 @@ class OrderOut(Schema):
     average_fill_price: str | None
     pending_qty: str
     parent: UUID | None
+    role: str
     replaces: UUID | None
     dependents: list[UUID]
     denial: dict[str, Any] | None
+    cancel_requested_at: str | None
     created_at: str
     submitted_at: str | None
     updated_at: str
@@ -210,6 +225,28 @@ class FillOut(Schema):
     inferred: bool
 
 
+def read_dependents(orders: Sequence[Order]) -> None:
+    """Reads the dependents of all these at once: those of an order's whole chain, each as it
+    stands now, without the ones that it replaced or that never came to replace it."""
+    chains = [order.chain for order in orders if order.has_dependents]
+    rows = Order.objects.filter(parent__chain__in=chains).exclude(
+        Q(status=statuses.REPLACED) | Q(replaces__isnull=False, status__in=sorted(NEVER_WERE))
+    )
+    found: dict[UUID, list[str]] = {}
+    for pk, chain in rows.order_by("created_at", "role").values_list("pk", "parent__chain"):
+        found.setdefault(chain, []).append(str(pk))
+    for order in orders:
+        order.dependent_ids = found.get(order.chain, [])
+
+
+def _dependents(order: Order) -> list[str]:
+    if not order.has_dependents:
+        return []
+    if not hasattr(order, "dependent_ids"):
+        read_dependents([order])
+    return order.dependent_ids
+
+
 def order_out(order: Order) -> dict[str, Any]:
     """The order of API.md."""
     denied = order.status == statuses.DENIED
@@ -238,11 +275,11 @@ def order_out(order: Order) -> dict[str, Any]:
         "average_fill_price": dollars(order.average_fill_price),
         "pending_qty": plain(order.pending_qty),
         "parent": order.parent_id and str(order.parent_id),
+        "role": order.role,
         "replaces": order.replaces_id and str(order.replaces_id),
-        "dependents": [str(each.pk) for each in order.dependents.all()]
-        if order.has_dependents
-        else [],
+        "dependents": _dependents(order),
         "denial": {"violations": order.violations} if denied else None,
+        "cancel_requested_at": moment(order.cancel_requested_at),
         "created_at": moment(order.created_at),
         "submitted_at": moment(order.submitted_at),
         "updated_at": moment(order.updated_at),

@@ -4,6 +4,7 @@ The order is `submitting` in the database before this is called; whatever happen
 resolver (`orders.resolver`) finds out what became of it. Never called inside a transaction.
 """
 
+import dataclasses
 import logging
 import time
 from datetime import timedelta
@@ -19,6 +20,8 @@ from orders.order_log import about
 from ordinis.accounts.brokers import broker_for
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
     DuplicateClientOrderId,
     NotSent,
     OrderRefused,
@@ -57,6 +60,8 @@ def send(order: Order, *, sent_by: float) -> Order:
         failpoint("send.lost")
         return _lost(order, error.message)
     failpoint("send.answered")
+    # It is the answer to what we sent just now, whatever the broker's clock says.
+    report = dataclasses.replace(report, created_at=None)
     try:
         known = lifecycle.observe(order.pk, report, Origin(Source.SUBMIT, "broker"))
     except lifecycle.MismatchedReport as mismatch:
@@ -84,7 +89,14 @@ def resend(order: Order) -> Order:
 
 def settle_mismatch(order: Order, mismatch: lifecycle.MismatchedReport) -> Order:
     """Tells a person that the broker has another order under our client id. One that is older
-    than ours proves that ours was never taken; any other may be ours, changed: a person decides."""
+    than ours, by the broker's own clock, proves that ours was never taken; any other may be ours,
+    changed: a person decides."""
+    older = mismatch.foreign and _on_our_clock(order, mismatch.report)
+    if older:
+        try:
+            return lifecycle.observe(order.pk, older, Origin(Source.SUBMIT, "broker"))
+        except lifecycle.MismatchedReport as still:
+            mismatch = still
     raise_alert(
         order.account_id,
         code="mismatched_order",
@@ -92,11 +104,23 @@ def settle_mismatch(order: Order, mismatch: lifecycle.MismatchedReport) -> Order
         severity=Alert.Severity.CRITICAL,
         message=str(mismatch),
     )
-    if not mismatch.foreign:
+    if not (older and mismatch.foreign):
         return order
     spent = {"code": "client_order_id_spent", "message": str(mismatch), "fields": {}}
     why = f"The client order id was spent at the broker before. {mismatch}"
     return decide(order, statuses.REJECTED, why, rejection=spent)
+
+
+def _on_our_clock(order: Order, report: OrderReport) -> OrderReport | None:
+    """The report with its time moved by what the broker's clock is off; None when the broker's
+    clock can't be asked, and nothing is proved."""
+    assert report.created_at is not None, "it was called older"
+    try:
+        off = broker_for(order.account).clock().timestamp - figures.database_now()
+    except (BrokerUnavailable, BrokerRefused) as error:
+        log.warning("clock not read", extra={"order": str(order.pk), "error": error.message})
+        return None
+    return dataclasses.replace(report, created_at=report.created_at - off)
 
 
 def _hand_over(order: Order) -> OrderReport:
@@ -111,6 +135,7 @@ def _hand_over(order: Order) -> OrderReport:
             client_order_id=order.client_order_id,
             qty=None if order.qty == old.qty else order.qty,
             limit_price=None if order.limit_price == old.limit_price else order.limit_price,
+            stop_price=None if order.stop_price == old.stop_price else order.stop_price,
         ),
     )
 

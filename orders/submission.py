@@ -137,6 +137,9 @@ def _standing(
     same = idempotency.alike(strategy, order, children) if limits.duplicate_guard else None
     if same is None:
         return None
+    # An order may have taken the id for its own since we looked.
+    if standing := idempotency.named(strategy, new.client_order_id, new.fingerprint):
+        return Submitted(standing, repeated=True)
     if new.client_order_id is not None:
         idempotency.bind(same, new.client_order_id, new.fingerprint)
     return Submitted(same, duplicate=True)
@@ -169,7 +172,7 @@ def _priced(strategy: Strategy, new: NewOrder, limits: Limits) -> Order:
         side=new.side,
         qty=new.qty,
         type=new.type,
-        time_in_force=new.time_in_force or "day",
+        time_in_force=new.time_in_force,
         extended_hours=new.extended_hours,
         reference_price=new.reference_price,
         limit_price=limit_price,
@@ -203,7 +206,7 @@ def _store(
     if violations:
         denied(order, violations, actor=actor)
         return
-    order.judged_at = order.submitted_at = account.database_time
+    order.created_at = order.judged_at = order.submitted_at = account.database_time
     order.attempts = 1
     lifecycle.record_intent(order, statuses.SUBMITTING, Origin(Source.API, actor))
     failpoint("submit.recorded")

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import DataError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from ninja import Router, Schema
 from ninja.errors import HttpError, ValidationError
 
@@ -96,6 +97,13 @@ def _answer(problem: Problem) -> HttpResponse:
         headers=problem.headers,
         content_type="application/problem+json",
     )
+
+
+@csrf_exempt
+def no_such_address(request: HttpRequest) -> HttpResponse:
+    """What no address above has taken, by any method."""
+    detail = f"There is no {request.method} {request.path}. /api/v1/docs lists every address."
+    return _answer(Problem(404, "address_not_found", detail))
 
 
 @api.exception_handler(Problem)

@@ -45,6 +45,7 @@ class Job:
 
 JOBS = (
     Job("resolve", "orders.jobs.resolve", every=2),
+    Job("pursue_cancels", "orders.jobs.pursue_cancels", every=2),
     Job("follow_up", "orders.jobs.follow_up", every=2),
     Job("watch", "orders.jobs.watch", every=30),
     Job("poll", "orders.jobs.poll", every=settings.POLL_SECONDS),

@@ -58,6 +58,7 @@ def list_positions(
 def get_position(
     request: TokenRequest, symbol: Annotated[str, Path(pattern=r"^[A-Za-z0-9.]{1,16}$")]
 ) -> dict[str, Any]:
+    symbol = symbol.upper()
     row = Position.objects.filter(account_id=strategy_of(request).account_id, symbol=symbol).first()
     if row is None or (not row.ledger_version and not row.broker_qty):
         raise Problem(404, "position_not_found", f"Neither side holds {symbol}.")

@@ -107,7 +107,7 @@ class AlpacaBroker:
 
     def replace(self, broker_order_id: str, request: ReplaceRequest) -> OrderReport:
         body: dict[str, Any] = {"client_order_id": request.client_order_id}
-        body |= _amounts(request, "qty", "limit_price")
+        body |= _amounts(request, "qty", "limit_price", "stop_price")
         path = f"/orders/{path_part(broker_order_id)}"
         report = _told(parse_order, self._http.write("PATCH", path, body))
         return _same(report, request.client_order_id)

@@ -150,6 +150,7 @@ class ReplaceRequest:
     client_order_id: str
     qty: Decimal | None = None
     limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -174,3 +174,18 @@ def test_the_openapi_document_and_its_page_are_served(client: Client, db: None) 
 
     assert "/api/v1/orders" in document["paths"]
     assert client.get("/api/v1/docs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("get", "/nothing"), ("post", "/orders/"), ("post", "/nothing"), ("get", "/orders/not-an-id")],
+)
+def test_an_address_that_does_not_exist_is_answered_by_the_api(
+    api: Api, method: str, path: str
+) -> None:
+    answer = getattr(api, method)(path)
+
+    assert answer.status_code == 404
+    assert answer["Content-Type"] == "application/problem+json"
+    assert answer.json()["code"] == "address_not_found"
+    assert "/api/v1/docs" in answer.json()["detail"]

@@ -164,6 +164,7 @@ def main(token: str) -> None:
         for work in (
             jobs.resolve,
             jobs.follow_up,
+            jobs.pursue_cancels,
             jobs.poll,
             lambda: reconcile(account),
             lambda: strategy.get("/events?after=0"),

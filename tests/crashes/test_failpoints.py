@@ -123,6 +123,7 @@ def _forget_time() -> None:
 def _goes_on(account: BrokerAccount) -> None:
     """What clock and worker do after the restart."""
     jobs.resolve()
+    jobs.pursue_cancels()
     jobs.follow_up()
     jobs.poll()
     reconcile(account)

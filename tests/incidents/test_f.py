@@ -92,6 +92,7 @@ def test_a_cancel_that_timed_out_is_told_as_such_and_kept(
     assert "The cancel is kept" in answer.json()["detail"]
     assert len(sim.get("/sim/log?method=DELETE")) == ATTEMPTS
     sim.delete("/sim/faults")
+    jobs.pursue_cancels()
     jobs.follow_up()
 
     until(lambda: at_broker(sim, standing)["status"] == "canceled")
@@ -114,6 +115,7 @@ def test_a_fill_while_the_cancel_is_under_way_counts_and_no_further_cancel_is_se
     until(lambda: at_broker(sim, standing)["status"] == "filled")
     poll()
     again = api.post(f"/orders/{standing.pk}/cancel")
+    jobs.pursue_cancels()
     jobs.follow_up()
 
     assert (again.status_code, again.json()["status"]) == (200, "filled")
@@ -161,7 +163,7 @@ def test_insufficient_funds_are_passed_on_and_nothing_is_retried(
     sim.post("/sim/faults", [{"kind": "no_funds"}])
 
     answer = api.post("/orders", order(client_order_id="f-3"))
-    for job in (jobs.resolve, jobs.follow_up, jobs.watch, jobs.poll):
+    for job in (jobs.resolve, jobs.pursue_cancels, jobs.follow_up, jobs.watch, jobs.poll):
         job()
     again = api.post("/orders", order(client_order_id="f-3"))
 

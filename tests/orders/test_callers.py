@@ -81,6 +81,7 @@ def _line(process: "Popen[str]") -> str:
 def _all_is_settled(sim: SimulatorServer) -> bool:
     """Every answer that was lost is found, every cancel has ended."""
     jobs.resolve()
+    jobs.pursue_cancels()
     jobs.follow_up()
     jobs.poll()
     undecided = Order.objects.filter(status__in=sorted(statuses.UNPROVED))

@@ -138,7 +138,7 @@ def test_a_dependent_order_that_waits_is_closed_and_never_fires(
     child = Order.objects.get(parent=parent)
     assert outcomes == {"parent": ("filled", "50"), child.client_order_id: ("canceled", "0")}
     until(wake.is_idle)
-    jobs.follow_up()
+    jobs.pursue_cancels()
     assert child.status == "canceled"
     assert len(sent(sim)) == 1
     assert held() == 50
@@ -353,7 +353,7 @@ def test_a_broker_that_is_down_is_a_typed_503_and_every_wish_is_kept(
     assert Order.objects.filter(cancel_requested_at__isnull=False).count() == len(names)
     assert Order.objects.filter(status="canceled").count() == 0
     sim.delete("/sim/faults")
-    jobs.follow_up()
+    jobs.pursue_cancels()
     for standing in Order.objects.all():
         polled(standing.pk, "canceled")
 
@@ -433,3 +433,29 @@ def test_the_command_ends_with_1_and_says_what_is_not_confirmed(
     assert ended.value.code == 1
     assert "slow: buy 50 TSLA: pending, 0 filled (Not confirmed yet" in said.getvalue()
     assert "1 not confirmed" in said.getvalue()
+
+
+def test_an_order_whose_answer_is_booked_while_all_are_cancelled_is_told_once(
+    sim: SimulatorServer, api: Api, order: Callable[..., dict[str, Any]]
+) -> None:
+    quote(sim, "TSLA", "260")
+    api.get("/account", fresh="true")
+    late = {"kind": "delay_after", "path": "/v2/orders"}
+    sim.post("/sim/faults", [{**late, "method": "POST", "seconds": 0.4}])
+    sim.post("/sim/faults", [{**late, "method": "DELETE", "seconds": 0.6}])
+
+    def post() -> None:
+        try:
+            api.post("/orders", order(client_order_id="on-its-way"))
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(post)
+        until(lambda: sim.get("/sim/state")["orders"])
+        results = api.post("/orders/cancel-all", {"reason": "stop"}).json()["results"]
+        sending.result()
+
+    assert [
+        (told["outcome"], told["order"] and told["order"]["client_order_id"]) for told in results
+    ] == [("canceled", "on-its-way")]

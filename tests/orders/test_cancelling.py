@@ -209,13 +209,13 @@ def test_an_order_whose_cancel_was_rejected_lives_on_and_is_asked_for_again(
     _cancel(api, standing)
     until(lambda: at_broker(sim, "stubborn")[0]["status"] == "new")
     assert polled(standing.pk, "new").is_open
-    jobs.follow_up()
+    jobs.pursue_cancels()
     assert len(heard(sim, "DELETE")) == 1, "not again at once"
 
     age_cancel(standing, seconds=11)
     unread = {"kind": "status_before", "method": "GET", "path": "/v2/orders/.*", "count": 3}
     sim.post("/sim/faults", [unread])
-    jobs.follow_up()  # also when it can't be looked up
+    jobs.pursue_cancels()  # also when it can't be looked up
 
     polled(standing.pk, "canceled")
     assert len(heard(sim, "DELETE")) == 2
@@ -245,16 +245,16 @@ def test_a_cancel_that_the_broker_could_not_be_asked_for_is_kept_and_pursued(
     assert (answer.status_code, problem["code"]) == (503, "broker_unavailable")
     assert "The cancel is kept" in problem["detail"]
     age_cancel(standing, seconds=61)
-    jobs.follow_up()
+    jobs.pursue_cancels()
     assert Order.objects.get().status == "new"
     (alert,) = Alert.objects.filter(code="cancel_pending", ended_at=None)
     assert alert.subject == str(standing.pk)
 
     sim.delete("/sim/faults")
-    jobs.follow_up()
+    jobs.pursue_cancels()
 
     polled(standing.pk, "canceled")
-    jobs.follow_up()
+    jobs.pursue_cancels()
     assert not Alert.objects.filter(ended_at=None).exists()
 
 
@@ -266,13 +266,13 @@ def test_a_cancel_that_never_ends_is_asked_for_again_and_told_until_it_does(
     _cancel(api, standing)
     polled(standing.pk, "pending_cancel")
     age_cancel(standing, seconds=50)
-    jobs.follow_up()
+    jobs.pursue_cancels()
     assert len(heard(sim, "DELETE")) == 2
     assert Alert.objects.count() == 0, "not before a minute has passed"
 
     age_cancel(standing, seconds=11)
-    jobs.follow_up()
-    jobs.follow_up()
+    jobs.pursue_cancels()
+    jobs.pursue_cancels()
 
     assert len(heard(sim, "DELETE")) == 3
     alert = Alert.objects.get()
@@ -281,7 +281,7 @@ def test_a_cancel_that_never_ends_is_asked_for_again_and_told_until_it_does(
 
     sim.post("/sim/order", {"client_order_id": "endless", "status": "canceled"})
     polled(standing.pk, "canceled")
-    jobs.follow_up()
+    jobs.pursue_cancels()
     assert Alert.objects.get().ended_at is not None
 
 
@@ -372,3 +372,24 @@ def test_a_fill_after_a_lost_cancel_is_found_by_the_poll(
     polled(standing.pk, "filled")
     assert held() == 50 == held_at_broker(sim)
     assert Fill.objects.get().inferred
+
+
+def test_the_cancel_of_an_order_replaced_twice_reaches_the_one_that_works(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    quote(sim, "TSLA", "260")
+    first = last = api.post("/orders", order()).json()["id"]
+    for price in ("240", "239"):
+        until(lambda: _statuses_at_broker(sim)[-1] == "new")
+        last = api.post(f"/orders/{last}/replace", {"limit_price": price}).json()["id"]
+    until(lambda: _statuses_at_broker(sim) == ["replaced", "replaced", "new"])
+
+    assert api.post(f"/orders/{first}/cancel").status_code == 200
+
+    until(lambda: _statuses_at_broker(sim)[-1] == "canceled")
+    jobs.poll()
+    assert Order.objects.get(pk=last).status == "canceled"
+
+
+def _statuses_at_broker(sim: SimulatorServer) -> list[str]:
+    return [told["status"] for told in sim.get("/sim/state")["orders"]]

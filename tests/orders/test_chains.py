@@ -300,7 +300,7 @@ class TestEndToEnd:
 
         def is_canceled() -> bool:
             jobs.poll()
-            jobs.follow_up()
+            jobs.pursue_cancels()
             return _status_there(sim, new) == "canceled"
 
         until(is_canceled, every=0.1)

@@ -9,7 +9,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from orders import wake
+from orders import judgement, submission, wake
 from orders.models import BoundClientOrderId, Order
 from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
 from ordinis.verify import violations
@@ -290,3 +290,83 @@ def test_who_asks_for_exits_is_not_given_a_standing_order_with_other_ones(
     told = answer.json() if status == 200 else answer.json()["order"]
     assert told["id"] == standing["id"]
     assert len(sent(sim)) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"time_in_force": "day"}),
+        ({}, {"extended_hours": False, "reduce_only": False}),
+        (
+            {"take_profit": {"limit_price": "300"}},
+            {"take_profit": {"limit_price": "300.00", "time_in_force": "gtc"}},
+        ),
+    ],
+    ids=["time in force", "flags", "an exit's time in force"],
+)
+def test_a_body_that_spells_out_the_defaults_is_the_same_body(
+    sim: SimulatorServer,
+    api: Api,
+    order: MakeOrder,
+    first: dict[str, Any],
+    second: dict[str, Any],
+) -> None:
+    quote(sim, "TSLA", "260")
+    made = api.post("/orders", order(client_order_id="same", **first))
+
+    again = api.post("/orders", order(client_order_id="same", **second))
+
+    assert (made.status_code, again.status_code) == (201, 200), again.content
+    assert again.json()["id"] == made.json()["id"]
+
+
+@pytest.mark.parametrize(
+    ("other", "status"),
+    [({"symbol": "AAPL", "qty": "1", "reference_price": "200"}, 409), ({}, 200)],
+    ids=["another order", "the same"],
+)
+def test_an_id_taken_while_we_looked_is_not_bound_to_a_second_order(
+    sim: SimulatorServer,
+    api: Api,
+    order: MakeOrder,
+    monkeypatch: pytest.MonkeyPatch,
+    other: dict[str, Any],
+    status: int,
+) -> None:
+    quote(sim, "TSLA", "260")
+    quote(sim, "AAPL", "300")
+    monkeypatch.setattr(figures, "are_at_hand", lambda account: True)
+    if other:
+        api.post("/orders", order(client_order_id="first"))
+    times: list[int] = []
+
+    def overtaken(*arguments: Any, **named: Any) -> Any:
+        if not times:
+            times.append(1)
+            faster = api.post("/orders", order(client_order_id="X", **other))
+            assert faster.status_code == 201, faster.content
+        return judgement.judge(*arguments, **named)
+
+    monkeypatch.setattr(submission, "judge", overtaken)
+    answer = api.post("/orders", order(client_order_id="X"))
+
+    assert answer.status_code == status
+    assert "Ordinis-Duplicate" not in answer.headers
+    assert not BoundClientOrderId.objects.exists()
+
+
+def test_the_exits_of_an_order_that_was_replaced_are_still_its_exits(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    quote(sim, "TSLA", "260")
+    exits = {"take_profit": {"limit_price": "300"}}
+    entry = rest(sim, api, order(reference_price=None, limit_price="250", **exits))
+    newer = api.post(f"/orders/{entry.pk}/replace", {"limit_price": "249"}).json()
+    assert newer["dependents"] == api.get(f"/orders/{entry.pk}").json()["dependents"] != []
+    polled(newer["id"], "new")
+    polled(entry.pk, "replaced")
+
+    same = order(reference_price=None, limit_price="249")
+
+    assert api.post("/orders", {**same, **exits}).json()["id"] == newer["id"]
+    assert api.post("/orders", same).status_code == 409

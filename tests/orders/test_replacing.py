@@ -337,7 +337,7 @@ def test_a_cancel_of_the_old_order_while_it_is_being_replaced_ends_the_new_one_t
     polled(standing.pk, "replaced")
 
     def follow() -> bool:
-        jobs.follow_up()
+        jobs.pursue_cancels()
         return bool(at_broker(sim, "new")[0]["status"] == "canceled")
 
     until(follow, seconds=4, every=0.1)
@@ -367,7 +367,7 @@ def test_a_cancel_and_a_replacement_at_the_same_moment_leave_nothing_standing(
 
     def nothing_stands() -> bool:
         jobs.poll()
-        jobs.follow_up()
+        jobs.pursue_cancels()
         return not Order.objects.exclude(status__in=sorted(statuses.CLOSED)).exists()
 
     until(nothing_stands, every=0.1)
@@ -399,3 +399,41 @@ def test_another_strategys_order_can_not_be_replaced(
 
     assert (answer.status_code, answer.json()["code"]) == (404, "order_not_found")
     assert heard(sim, "PATCH") == []
+
+
+def test_the_stop_price_of_a_stop_order_is_replaced(sim: SimulatorServer, api: Api) -> None:
+    quote(sim, "TSLA", "250")
+    hold(sim, "TSLA", "10", "240")
+    parent = {"symbol": "TSLA", "side": "buy", "qty": "5", "limit_price": "251"}
+    entry = api.post("/orders", {**parent, "stop_loss": {"stop_price": "230"}}).json()
+
+    def stop() -> dict[str, Any]:
+        jobs.poll()
+        jobs.follow_up()
+        (found,) = api.get(f"/orders/{entry['id']}").json()["dependents"]
+        return dict(api.get(f"/orders/{found}").json())
+
+    until(lambda: stop()["status"] == "new")
+    refused = api.post(f"/orders/{stop()['id']}/replace", {"limit_price": "228"})
+    moved = api.post(f"/orders/{stop()['id']}/replace", {"stop_price": "235"})
+    assert moved.status_code == 201, moved.content
+    until(lambda: stop()["status"] == "new" and stop()["stop_price"] == "235.00")
+
+    assert refused.status_code == 422
+    assert moved.status_code == 201, moved.content
+    assert stop()["role"] == "stop_loss"
+    assert stop()["id"] == moved.json()["id"], "the parent lists what stands now"
+
+
+def test_a_replacement_on_the_wrong_side_of_the_exits_that_wait_is_refused(
+    sim: SimulatorServer, api: Api
+) -> None:
+    quote(sim, "TSLA", "260")
+    body = {"symbol": "TSLA", "side": "buy", "qty": "5", "limit_price": "250"}
+    entry = api.post("/orders", {**body, "take_profit": {"limit_price": "255"}}).json()
+    jobs.poll()
+
+    answer = api.post(f"/orders/{entry['id']}/replace", {"limit_price": "256"})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "dependent_price_wrong_side")
+    assert Order.objects.filter(replaces__isnull=False).count() == 0

@@ -1,7 +1,7 @@
 """Client order ids that were spent at the broker before, and orders that turn up after all."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -49,7 +49,7 @@ def _spend(sim: SimulatorServer, account: BrokerAccount, client_order_id: str, q
 @pytest.fixture
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was at the broker before counts as long before: the test does not wait for clocks."""
-    monkeypatch.setattr("orders.lifecycle._CLOCKS_DIFFER", timedelta(0))
+    monkeypatch.setattr("orders.sameness.CLOCKS_DIFFER", timedelta(0))
 
 
 @pytest.mark.parametrize("qty", ["50", "7"], ids=["same terms", "other terms"])
@@ -172,3 +172,49 @@ def test_a_correction_waits_while_an_order_of_its_symbol_is_unresolved(
     assert Position.objects.get(symbol="TSLA").qty == 50
     assert Correction.objects.get().status == "superseded"
     assert list(violations()) == []
+
+
+def _put_the_brokers_clock_back(sim: SimulatorServer) -> None:
+    now = datetime.fromisoformat(sim.get("/sim/clock")["now"])
+    sim.post("/sim/clock", {"set": (now - timedelta(seconds=45)).isoformat()})
+
+
+def test_the_answer_to_our_own_request_is_ours_whatever_the_brokers_clock_says(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    quote(sim, "TSLA", "260")
+    _put_the_brokers_clock_back(sim)
+
+    answer = api.post("/orders", order(client_order_id="skew-1"))
+
+    assert answer.status_code == 201, answer.content
+    jobs.poll()
+    assert Order.objects.get().is_open
+
+
+def test_a_lost_order_is_found_though_the_brokers_clock_is_behind(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    quote(sim, "TSLA", "260")
+    _put_the_brokers_clock_back(sim)
+    sim.post("/sim/faults", {"kind": "drop_after", "method": "POST", "path": "/v2/orders"})
+    api.post("/orders", order(client_order_id="skew-2"))
+
+    jobs.resolve()
+
+    assert Order.objects.get().status in ("pending_new", "new")
+    assert not Alert.objects.filter(code="mismatched_order").exists()
+
+
+def test_an_older_order_is_proof_of_nothing_while_the_brokers_clock_can_not_be_asked(
+    sim: SimulatorServer, api: Api, order: MakeOrder
+) -> None:
+    _put_the_brokers_clock_back(sim)
+    sim.post("/sim/faults", {"kind": "drop_after", "method": "POST", "path": "/v2/orders"})
+    sim.post("/sim/faults", {"kind": "status_before", "path": "/v2/clock", "count": 3})
+    api.post("/orders", order(client_order_id="skew-3"))
+
+    jobs.resolve()
+
+    assert Order.objects.get().status == statuses.UNRESOLVED
+    assert Alert.objects.filter(code="mismatched_order").exists()

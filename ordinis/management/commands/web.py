@@ -14,8 +14,8 @@ from granian.log import LogLevels
 from ordinis import heartbeat
 from ordinis.supervisor import is_free
 
-# 8 long polls and 16 orders at the broker at most, and some for everything else.
-WORKERS, THREADS = 2, 28
+# 8 long polls and 28 orders at the broker or in line for it, and some for everything else.
+WORKERS, THREADS = 2, 40
 
 
 class Command(BaseCommand):
