@@ -410,7 +410,7 @@ def test_the_stop_price_of_a_stop_order_is_replaced(sim: SimulatorServer, api: A
     def stop() -> dict[str, Any]:
         jobs.poll()
         jobs.follow_up()
-        (found,) = api.get(f"/orders/{entry['id']}").json()["dependents"]
+        *_, found = api.get(f"/orders/{entry['id']}").json()["dependents"]
         return dict(api.get(f"/orders/{found}").json())
 
     until(lambda: stop()["status"] == "new")
