@@ -40,6 +40,12 @@ _TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
 }
 # Only the account opens these: where it says nothing, a strategy meets the account's default.
 _ACCOUNT_OPENS = ("allowed_order_types", "duplicate_guard")
+# The values of those that are words.
+_NAMED: dict[str, list[str]] = {
+    "offset_mode": RiskLimits.OffsetMode.values,
+    "dependents_activation": RiskLimits.DependentsActivation.values,
+    "reconcile_mode": RiskLimits.ReconcileMode.values,
+}
 ACCOUNT_ONLY = frozenset({"reconcile_mode", "dependents_activation"})
 
 
@@ -116,6 +122,11 @@ def change(
         for key in KEYS:
             value = values[key] if key in values else getattr(before, key, None)
             field = RiskLimits._meta.get_field(key)
+            if key in _NAMED and value not in (None, "", *_NAMED[key]):
+                known = ", ".join(_NAMED[key])
+                raise ValidationError(
+                    {key: f"{value!r} is not a valid choice: choose from {known}."}
+                )
             setattr(row, key, "" if value is None and not field.null else value)
         row.full_clean()
         row.save()

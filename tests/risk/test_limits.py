@@ -128,7 +128,8 @@ def test_the_command_shows_each_value_as_it_can_be_given_again(account: BrokerAc
     [
         ("buy_offset=-1", "greater than or equal to 0"),
         ("buy_offset=abc", "decimal"),
-        ("offset_mode=percent", "not a valid choice"),
+        ("offset_mode=percent", "choose from bps, absolute"),
+        ("dependents_activation=foo", "choose from at_end, as_it_fills"),
         ("buying_power_buffer_pct=101", "less than or equal to 100"),
         ("allowed_order_types=market,iceberg", "iceberg: not an order type. Known: limit, market"),
         ("allowed_order_types=Market", "Market: not an order type"),
