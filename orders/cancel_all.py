@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,8 +27,10 @@ from orders import lifecycle, statuses, sync
 from orders.errors import OrderCancellationError
 from orders.lifecycle import Origin, Source
 from orders.models import Order
+from orders.order_log import about
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
+from ordinis.broker import order_log
 from ordinis.broker.budget import Priority, priority
 from ordinis.broker.errors import BrokerError, OrderRefused
 from ordinis.broker.port import TERMINAL_STATUSES, CancelReport, OrderReport
@@ -63,7 +65,8 @@ class Outcome:
 def cancel_all(account: BrokerAccount, origin: Origin, *, symbol: str = "") -> list[Outcome]:
     """Raises OrderCancellationError when the broker could not be asked; the wish is kept for our
     own orders, and tried again until each has ended."""
-    with priority(Priority.CANCEL), _barred(account, symbol):
+    line = order_log.about(account=account.name)
+    with line, priority(Priority.CANCEL), _barred(account, symbol):
         failpoint("cancel_all.barred")
         try:
             run = _Run(account, symbol, origin)
@@ -171,8 +174,11 @@ class _Run:
         self._note(_side_by_side(self._cancel, keys))
 
     def _cancel(self, broker_order_id: str) -> tuple[str, str]:
+        ours = (it for it in self._ours.values() if it.broker_order_id == broker_order_id)
+        order = next(ours, None)
         try:
-            self._broker.cancel(broker_order_id)
+            with about(order) if order else nullcontext():
+                self._broker.cancel(broker_order_id)
         except OrderRefused as refused:
             return broker_order_id, refused.message
         except BrokerError as error:

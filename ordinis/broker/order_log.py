@@ -112,7 +112,7 @@ def write(call: Call, ending: Ending, account: Mapping[str, Any]) -> None:
         outcome = _outcome(action, ending)
         level = logging.DEBUG if action == "query" else logging.INFO
         detail = {"action": action, "outcome": outcome, **_detail(action, call, ending)}
-        if ending.classification != "ok":
+        if ending.classification != "ok" and account:
             detail["account_figures"] = dict(account)
         extra = {**_fields(call, ending), "detail": detail}
         log.log(level, "%s %s", action, outcome, extra=extra)
