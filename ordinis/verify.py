@@ -12,7 +12,7 @@ from django.db.models.functions import Coalesce
 
 from orders import statuses
 from orders.chains import lines
-from orders.models import Fill, Order, OrderHistory
+from orders.models import Event, Fill, Order, OrderHistory
 from ordinis.numbers import plain
 from positions.ledger import Holding, after
 from positions.models import LedgerEntry, Position
@@ -170,6 +170,12 @@ def _dependents_follow_their_parents() -> Iterator[str]:
             )
 
 
+def _events_are_numbered_without_a_gap() -> Iterator[str]:
+    numbered = Event.objects.exclude(seq=None).order_by().values("strategy")
+    for row in numbered.annotate(count=Count("pk"), last=Max("seq")).exclude(count=F("last")):
+        yield f"strategy {row['strategy']}: {row['count']} events, but the last is {row['last']}"
+
+
 _CHECKS: tuple[Callable[[], Iterator[str]], ...] = (
     _filled_is_the_sum_of_fills,
     _filled_orders_have_their_shares,
@@ -179,5 +185,6 @@ _CHECKS: tuple[Callable[[], Iterator[str]], ...] = (
     _acknowledged_orders_have_the_brokers_id,
     _corrections_were_decided_by_another,
     _executions_are_booked_once,
+    _events_are_numbered_without_a_gap,
     _dependents_follow_their_parents,
 )

@@ -20,6 +20,7 @@ from orders.lifecycle import Origin, Source, observe
 from orders.models import Event, Order
 from orders.sync import poll
 from ordinis.accounts.models import ApiToken, BrokerAccount, Strategy
+from ordinis.verify import violations
 from tests import other_process
 from tests.conftest import Api, quote
 from tests.orders.conftest import BROKER, ReportMaker
@@ -389,3 +390,12 @@ def test_the_figures_of_an_event_never_change(
 
     assert _events(api)[:1] == told
     assert Order.objects.get().filled_qty == Decimal(100)
+
+
+def test_verify_names_a_gap_in_the_sequence(strategy: Strategy, submitted: Order) -> None:
+    events.read(strategy.pk, 0)
+    assert list(violations()) == []
+
+    Event.objects.update(seq=2)
+
+    assert list(violations()) == [f"strategy {strategy.pk}: 1 events, but the last is 2"]
