@@ -15,3 +15,8 @@ def until(condition: Callable[[], T], *, seconds: float = 10, every: float = 0.0
             raise AssertionError(f"not so within {seconds} s (last: {value!r})")
         time.sleep(every)
     return value
+
+
+def for_a_fresh_minute() -> None:
+    """Until the minute is not about to end: the broker's request limit starts anew with each."""
+    until(lambda: time.time() % 60 < 45, seconds=20)

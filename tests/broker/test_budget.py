@@ -17,6 +17,7 @@ from ordinis.broker.budget import Budget, NoStore, Priority, Window, priority
 from ordinis.broker.errors import NotSent
 from tests.conftest import Api
 from tests.simulator_server import SimulatorServer
+from tests.waiting import for_a_fresh_minute
 
 
 def _headers(remaining: int, *, limit: int = 200, seconds: float = 60) -> dict[str, str]:
@@ -117,6 +118,7 @@ def test_with_little_left_polls_wait_and_orders_still_go(
     sim: SimulatorServer, api: Api, account: BrokerAccount, client: Client
 ) -> None:
     ensure_open_book(account)
+    for_a_fresh_minute()
     sim.post("/sim/options", {"rate_limit": 20})
     broker_for(account).account()
     body = {"symbol": "KO", "side": "buy", "qty": "1", "limit_price": "1.00"}

@@ -10,6 +10,7 @@ from alpaca.trading.requests import GetOrdersRequest
 
 from tests.simulator.desk import accepted, filled, refused, resting
 from tests.simulator_server import SimulatorServer
+from tests.waiting import for_a_fresh_minute
 
 
 def _listed(sim: SimulatorServer, **query: Any) -> list[str]:
@@ -116,6 +117,7 @@ def test_every_answer_carries_a_request_id_and_the_rate_left(sim: SimulatorServe
 
 
 def test_the_rate_left_is_counted_by_key_and_minute(sim: SimulatorServer) -> None:
+    for_a_fresh_minute()
     sim.post("/sim/options", {"rate_limit": 3})
     sim.post("/sim/clock", {"hold": True, "set": "2026-07-24T14:00:30Z"})
 

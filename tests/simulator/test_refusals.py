@@ -18,6 +18,7 @@ from tests.simulator.desk import (
     send,
 )
 from tests.simulator_server import SimulatorServer
+from tests.waiting import for_a_fresh_minute
 
 
 def test_the_tecl_order_of_2025_08_07_is_refused_with_both_figures(sim: SimulatorServer) -> None:
@@ -292,6 +293,7 @@ def test_a_body_that_is_not_json_is_refused(sim: SimulatorServer) -> None:
 
 
 def test_beyond_the_rate_limit_requests_are_turned_away(sim: SimulatorServer) -> None:
+    for_a_fresh_minute()
     sim.post("/sim/options", {"rate_limit": 2})
     answers = [sim.trading("GET", "/v2/clock") for _ in range(8)]
 
