@@ -124,12 +124,12 @@ def test_with_little_left_polls_wait_and_orders_still_go(
     body = {"symbol": "KO", "side": "buy", "qty": "1", "limit_price": "1.00"}
 
     statuses = [
-        api.post("/orders", {**body, "limit_price": f"1.0{n}"}).status_code for n in range(8)
+        api.post("/orders", {**body, "limit_price": f"1.0{n}"}).status_code for n in range(9)
     ]
     sim.delete("/sim/log")
     jobs.poll()
 
-    assert statuses == [201] * 8
+    assert statuses == [201] * 9
     assert sim.get("/sim/log") == [], "the poll waited"
     assert RequestBudget.objects.get().held_back > 0
     alert = Alert.objects.get(code="polls_held_back")
