@@ -525,3 +525,39 @@ def _taken_between_look_and_post(
 
     monkeypatch.setattr(dependents, "failpoint", at)
     return give_back
+
+
+def test_a_leg_that_no_answer_names_is_found_in_the_list_of_all_orders(
+    sim: SimulatorServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ordinis.broker.parsing._legs", lambda raw: ())
+    parent = bought(sim, api, **PAIR)
+    idle()
+    leg = child(parent, "stop_loss")
+    assert leg.acknowledged_at is None
+    Order.objects.filter(pk=leg.pk).update(submitted_at=leg.created_at - timedelta(minutes=1))
+
+    jobs.resolve()
+
+    leg.refresh_from_db()
+    assert leg.status == "held"
+    assert leg.broker_order_id == at_broker(sim, leg)["id"]
+
+
+def test_a_leg_that_the_broker_does_not_have_at_all_is_given_up_and_told(
+    sim: SimulatorServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ordinis.broker.parsing._legs", lambda raw: ())
+    monkeypatch.setattr(resolver, "_OVER", timedelta(0))
+    monkeypatch.setattr(resolver, "_is_like", lambda leg, report: False)
+    parent = bought(sim, api, **PAIR)
+    idle()
+    leg = child(parent, "stop_loss")
+    Order.objects.filter(pk=leg.pk).update(submitted_at=leg.created_at - timedelta(minutes=1))
+
+    for _ in range(4):
+        jobs.resolve()
+
+    leg.refresh_from_db()
+    assert leg.status == "failed"
+    assert Alert.objects.get(code="dependent_failed").subject == str(leg.pk)
