@@ -113,10 +113,17 @@ def _find_leg(leg: Order) -> Order:
             broker_order_id__in=[each.broker_order_id for each in listed.items],
         ).values_list("broker_order_id", flat=True)
     )
-    for report in listed.items:
-        if report.broker_order_id not in known and _is_like(leg, report):
-            return _found(leg, report)
-    if not _is_proved_absent(current) or not listed.complete:
+    like = [
+        report
+        for report in listed.items
+        if report.broker_order_id not in known and _is_like(leg, report)
+    ]
+    # Parts of one parent have legs alike but for their shares; one that has shrunk is only told
+    # apart when it is the only one.
+    exact = [report for report in like if report.qty == leg.qty]
+    if exact or len(like) == 1:
+        return _found(leg, (exact or like)[0])
+    if like or not _is_proved_absent(current) or not listed.complete:
         return current
     return _give_up(get(leg.pk), "The broker has the order of its pair, but knows nothing of it.")
 

@@ -561,3 +561,24 @@ def test_a_leg_that_the_broker_does_not_have_at_all_is_given_up_and_told(
     leg.refresh_from_db()
     assert leg.status == "failed"
     assert Alert.objects.get(code="dependent_failed").subject == str(leg.pk)
+
+
+@pytest.mark.usefixtures("as_it_fills")
+def test_of_legs_alike_that_no_answer_names_each_is_found_by_its_shares(
+    sim: SimulatorServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ordinis.broker.parsing._legs", lambda raw: ())
+    parent = rest(sim, api, **PAIR)
+    for qty in ("4", "3"):
+        fill(sim, parent, qty)
+        poll()
+        again()
+    legs = Order.objects.filter(leg_of__isnull=False)
+    assert sorted(leg.qty for leg in legs) == [3, 4]
+    legs.update(submitted_at=parent.created_at - timedelta(minutes=1))
+
+    jobs.resolve()
+
+    for leg in legs:
+        assert (leg.status, leg.qty) == ("held", Decimal(at_broker(sim, leg)["qty"]))
+    assert not Alert.objects.filter(code="mismatched_order").exists()
