@@ -56,6 +56,12 @@ class Order(models.Model):
     symbol = models.CharField(max_length=16)
     side = models.CharField(max_length=4, choices=Side.choices)
     qty = models.DecimalField(max_digits=20, decimal_places=9)
+    # Never more than what closes the position: `requested_qty` is what was asked for where it was
+    # cut to that.
+    reduce_only = models.BooleanField(default=False)
+    requested_qty = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    # It adds to a short position (or opens one): it ties up buying power instead of shares.
+    sells_short = models.BooleanField(default=False)
     type = models.CharField(max_length=16)
     time_in_force = models.CharField(max_length=8)
     extended_hours = models.BooleanField(default=False)
@@ -64,13 +70,15 @@ class Order(models.Model):
     stop_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
     trail_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
     trail_percent = models.DecimalField(max_digits=8, decimal_places=4, null=True)
-    # Dollars a share that it may cost at most: what a buy commits.
+    # Dollars a share that it may cost at most: what a buy, or a short sale, commits.
     worst_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
 
     status = models.TextField()  # the broker may invent one, of any length
     filled_qty = models.DecimalField(max_digits=20, decimal_places=9, default=Decimal(0))
     average_fill_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
     violations = models.JSONField(default=list, help_text="Why our risk checks denied it.")
+    # Every check that judged it: code, limit, actual, whether it passed.
+    verdict = models.JSONField(default=list)
     rejection = models.JSONField(null=True, help_text="What the broker refused it with.")
 
     correlation_id = models.CharField(max_length=64)
@@ -290,6 +298,7 @@ class Fill(models.Model):
                 name="fill_inferred_or_executed",
             ),
         ]
+        indexes = [models.Index(fields=("account", "recorded_at"), name="fills_by_time")]
 
     def __str__(self) -> str:
         return f"{self.qty:f} at {self.price:f}"

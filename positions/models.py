@@ -12,6 +12,8 @@ from django.db.models.functions import Now
 
 from ordinis.accounts.models import BrokerAccount, Strategy
 
+UNKNOWN_SECTOR = "Unknown"
+
 
 class Instrument(models.Model):
     """A symbol and the sector (GICS-like) it counts towards."""
@@ -22,12 +24,44 @@ class Instrument(models.Model):
     sub_industry = models.CharField(max_length=80, blank=True)
     source = models.CharField(max_length=120, help_text="Where the sector comes from.")
     as_of = models.DateField(help_text="When the source was read.")
+    # What a person says it is, over what the source says.
+    override_sector = models.CharField(max_length=60, blank=True)
+    override_reason = models.TextField(blank=True)
+    overridden_by = models.CharField(max_length=150, blank=True)
+    overridden_at = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ("symbol",)
 
     def __str__(self) -> str:
         return self.symbol
+
+    @property
+    def counts_as(self) -> str:
+        """The sector that limits count it towards."""
+        return self.override_sector or self.sector or UNKNOWN_SECTOR
+
+
+class SectorChange(models.Model):
+    """Who changed sectors, when and why: an import, or the override of one symbol. Append-only."""
+
+    class Kind(models.TextChoices):
+        IMPORT = "import", "Import"
+        OVERRIDE = "override", "Override"
+
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    symbol = models.CharField(max_length=16, blank=True)
+    actor = models.CharField(max_length=150)
+    reason = models.TextField()
+    # An import: the rows that changed, each symbol with its sector before and after.
+    changes = models.JSONField(default=list)
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ("-at", "-pk")
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.symbol}".strip()
 
 
 class Position(models.Model):

@@ -12,41 +12,84 @@ from django.db import transaction
 from django.db.models import Max, Q
 
 from ordinis.accounts.models import BrokerAccount, Strategy
-from risk.models import RiskLimits
+from risk.models import SESSIONS, RiskLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The values in force; the defaults are API.md's."""
 
+    max_positions: int = 20
+    max_position_pct: Decimal = Decimal(5)
+    max_exposure_pct: Decimal = Decimal(150)
+    max_net_exposure_pct: Decimal | None = None
+    max_sector_pct: Decimal = Decimal(30)
     buying_power_buffer_pct: Decimal = Decimal(1)
+    max_order_qty: Decimal | None = None
+    max_order_notional: Decimal | None = None
+    max_orders_per_minute: int = 60
     allowed_order_types: frozenset[str] = frozenset({"limit"})
+    allowed_symbols: frozenset[str] | None = None
+    blocked_symbols: frozenset[str] = frozenset()
+    allowed_sessions: frozenset[str] = frozenset(SESSIONS)
+    allow_short: bool = False
     duplicate_guard: bool = True
+    breaker_error_rate_pct: Decimal = Decimal(10)
+    breaker_window_seconds: int = 300
+    breaker_min_orders: int = 10
+    breaker_consecutive_failures: int = 5
+    breaker_equity_drop_pct: Decimal = Decimal(5)
+    breaker_min_buying_power: Decimal = Decimal(1000)
+    breaker_cooldown_seconds: int = 300
     offset_mode: str = RiskLimits.OffsetMode.BPS
     buy_offset: Decimal = Decimal(15)
     sell_offset: Decimal = Decimal(10)
     max_slippage_pct: Decimal = Decimal("0.5")
+    loosening_needs_approval: bool = False
     dependents_activation: str = RiskLimits.DependentsActivation.AT_END
     reconcile_mode: str = RiskLimits.ReconcileMode.MANUAL
+    # Not a key: the account's own value of max_orders_per_minute, which counts for all of its
+    # strategies together.
+    account_orders_per_minute: int = 60
 
 
-KEYS = tuple(field.name for field in fields(Limits))
+KEYS = tuple(field.name for field in fields(Limits) if field.name != "account_orders_per_minute")
 # Where account and strategy both set one of these, the tighter holds.
 _TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
+    "max_positions": min,
+    "max_position_pct": min,
+    "max_exposure_pct": min,
+    "max_net_exposure_pct": min,
+    "max_sector_pct": min,
     "buying_power_buffer_pct": max,
+    "max_order_qty": min,
+    "max_order_notional": min,
+    "max_orders_per_minute": min,
     "allowed_order_types": operator.and_,
+    "allowed_symbols": operator.and_,
+    "blocked_symbols": operator.or_,
+    "allowed_sessions": operator.and_,
+    "allow_short": operator.and_,
     "duplicate_guard": operator.or_,
     "max_slippage_pct": min,
 }
 # Only the account opens these: where it says nothing, a strategy meets the account's default.
-_ACCOUNT_OPENS = ("allowed_order_types", "duplicate_guard")
+_ACCOUNT_OPENS = ("allowed_order_types", "duplicate_guard", "allow_short")
+SETS = frozenset({"allowed_order_types", "allowed_symbols", "blocked_symbols", "allowed_sessions"})
 # The values of those that are words.
 _NAMED: dict[str, list[str]] = {
     "offset_mode": RiskLimits.OffsetMode.values,
     "dependents_activation": RiskLimits.DependentsActivation.values,
     "reconcile_mode": RiskLimits.ReconcileMode.values,
 }
-ACCOUNT_ONLY = frozenset({"reconcile_mode", "dependents_activation"})
+ACCOUNT_ONLY = frozenset(
+    {
+        "reconcile_mode",
+        "dependents_activation",
+        "loosening_needs_approval",
+        *(key for key in KEYS if key.startswith("breaker_")),
+    }
+)
 
 
 def latest(account_id: int, strategy_id: int | None) -> RiskLimits | None:
@@ -78,10 +121,12 @@ def in_force(account_id: int, strategy_id: int | None = None) -> Limits:
             value = getattr(row, key)
             if value in (None, "") or (owner is not None and key in ACCOUNT_ONLY):
                 continue
-            if key == "allowed_order_types":
+            if key in SETS:
                 value = frozenset(value.split(","))
             tighter = _TIGHTER.get(key) if owner is not None and key in values else None
             values[key] = tighter(values[key], value) if tighter else value
+        if owner is None and "max_orders_per_minute" in values:
+            values["account_orders_per_minute"] = values["max_orders_per_minute"]
         if strategy_id is None:
             break
     return Limits(**values)
