@@ -17,6 +17,7 @@ from orders.cancelling import cancel
 from orders.errors import OrderError
 from orders.lifecycle import Origin, Source
 from orders.models import BoundClientOrderId, Order
+from orders.preview import preview
 from orders.replacing import Change, replace
 from orders.schemas import (
     PLAIN,
@@ -27,10 +28,12 @@ from orders.schemas import (
     OrderIn,
     OrderOut,
     OrderPage,
+    PreviewOut,
     RefusedOut,
     ReplaceIn,
     StepOut,
     order_out,
+    preview_out,
     read_dependents,
 )
 from orders.submission import Submitted, submit
@@ -55,6 +58,7 @@ _SENDING = {
     202: OrderOut,
     409: ConflictOut,
     422: RefusedOut,
+    429: ProblemOut,
     501: ProblemOut,
 }
 _DUPLICATE: dict[str, Any] = {
@@ -84,6 +88,17 @@ def post_order(
             strategy, body.parsed(), actor=_actor(request), correlation_id=correlation_id.get()
         )
     return _sent(result, response)
+
+
+@router.post(
+    "/preview",
+    auth=Scope("read"),
+    response={200: PreviewOut, 422: RefusedOut, 501: ProblemOut, 503: ProblemOut},
+    summary="What an order would bring about; nothing is stored or sent",
+)
+def post_preview(request: TokenRequest, body: OrderIn) -> dict[str, Any]:
+    with _place(), _problems():
+        return preview_out(preview(strategy_of(request), body.parsed()))
 
 
 @router.post(
@@ -156,6 +171,7 @@ _STATUS = {
     "client_order_id_reused": 409,
     "open_order_exists": 409,
     "order_type_not_enabled": 501,
+    "rate_limited": 429,
     "broker_unavailable": 503,
     "broker_refused": 503,
 }
@@ -197,7 +213,14 @@ def _problems() -> Iterator[None]:
     except OrderError as error:
         standing = getattr(error, "order", None)
         own = {} if standing is None else {"order": order_out(standing)}
-        raise Problem(_STATUS.get(error.code, 422), error.code, str(error), **own) from error
+        waits = getattr(error, "retry_after", None)
+        raise Problem(
+            _STATUS.get(error.code, 422),
+            error.code,
+            str(error),
+            headers={} if waits is None else {"Retry-After": str(waits)},
+            **own,
+        ) from error
     except (BrokerUnavailable, BrokerRefused) as error:
         raise Problem(
             503,

@@ -13,9 +13,9 @@ from uuid import UUID, uuid4
 
 from django.db.models import F, Q
 
-from orders import lifecycle, statuses
+from orders import assets, lifecycle, statuses
 from orders.chains import Chain, lines
-from orders.judgement import judge
+from orders.judgement import Judged, Question, judge
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from orders.sending import patience, send
@@ -25,7 +25,7 @@ from ordinis.alerts.models import Alert, end_alert, raise_alert
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.failpoints import failpoint
 from ordinis.numbers import plain
-from risk.checks import Intent, Violation
+from risk.checks import Intent
 from risk.figures import database_now
 from risk.limits import in_force
 from risk.models import RiskLimits
@@ -141,9 +141,10 @@ def _activate(account: BrokerAccount, parent: Chain, filled: Decimal, group: lis
             _close(group, "Every share that its parent filled is covered by another order.")
         return
 
-    def conclude(locked: BrokerAccount, violations: list[Violation]) -> Order | None:
-        if violations:
-            _put_off(group, parent, "; ".join(violation.message for violation in violations))
+    def conclude(locked: BrokerAccount, judged: Judged) -> Order | None:
+        if judged.violations:
+            why = "; ".join(violation.message for violation in judged.violations)
+            _put_off(group, parent, why)
             return None
         failpoint("dependents.judged")
         still = {(order.pk, order.qty) for order in _waiting(parent)}
@@ -158,10 +159,21 @@ def _activate(account: BrokerAccount, parent: Chain, filled: Decimal, group: lis
         symbol=first.symbol,
         side=first.side,
         qty=shares,
-        limit_price=max(order.worst_price or Decimal(0) for order in group),
+        worst_price=max(order.worst_price or Decimal(0) for order in group),
+        type=first.type,
+        time_in_force=first.time_in_force,
+        limit_price=first.limit_price,
+        is_pair=len(group) > 1,
+        is_dependent=True,
     )
-    limits = in_force(account.pk, first.strategy_id)
-    released = judge(account, intent, limits, conclude, fresh=True)
+    question = Question(
+        account=account,
+        intent=intent,
+        limits=in_force(account.pk, first.strategy_id),
+        order_id=first.pk,
+        asset=assets.asset_of(account, first.symbol),
+    )
+    released = judge(question, conclude, fresh=True)
     if released is None:
         return
     failpoint("dependents.committed")

@@ -93,12 +93,14 @@ def alike(strategy: Strategy, wanted: Order, exits: Sequence[Order]) -> Order | 
             trail_percent=wanted.trail_percent,
             time_in_force=wanted.time_in_force,
             extended_hours=wanted.extended_hours,
+            reduce_only=wanted.reduce_only,
             parent=None,
         )[:50]
     )
     for order in found:
         order.strategy, order.account = strategy, strategy.account
-    of_this_qty = [order for order in found if order.qty == wanted.qty]
+    asked = {wanted.qty}
+    of_this_qty = [order for order in found if asked & {order.qty, order.requested_qty}]
     same = next((order for order in of_this_qty if _exits_agree(order, exits)), None)
     if found and same is None:
         raise OpenOrderExists((of_this_qty or found)[0], wanted)

@@ -5,45 +5,95 @@ No network call is made inside a transaction: figures that got too old while wai
 are asked for again with the lock let go.
 """
 
-from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
-from decimal import Decimal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import ROUND_DOWN, Decimal
 from typing import Any, TypeVar
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
 
-from orders import statuses
-from orders.models import Order
+from orders.rates import Rates
+from orders.working import WorkingOrders, commits_beyond
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerUnavailable
-from risk import figures
-from risk.checks import Context, Intent, Violation, evaluate, usable_buying_power
-from risk.commitments import Commitment, Committed, committed
+from ordinis.broker.port import AssetReport
+from ordinis.numbers import plain
+from positions.sectors import sector_of
+from risk import exchange, figures, trading
+from risk.checks import Context, Finding, Intent, Violation, evaluate, reduces, sells_short
+from risk.checks.short_sale import COLLAR as SHORT_COLLAR
+from risk.exposure import exposures
 from risk.limits import Limits
 
 T = TypeVar("T")
 _MOST_QUESTIONS = 4
-_MARGIN = timedelta(seconds=settings.ACKNOWLEDGEMENT_MARGIN)
+_ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What came of it: the order as it may be sent (one that may only reduce is cut to what is
+    free), and what every check found."""
+
+    intent: Intent
+    context: Context
+    findings: list[Finding]
+
+    @property
+    def violations(self) -> list[Violation]:
+        return [finding for finding in self.findings if not finding.ok]
+
+    @property
+    def verdict(self) -> list[dict[str, Any]]:
+        """For the order's record: code, limit, actual, and whether it passed."""
+        return [
+            {
+                "code": finding.code,
+                "limit": plain(finding.limit),
+                "actual": plain(finding.actual),
+                "ok": finding.ok,
+                **(
+                    {"inputs": {name: plain(value) for name, value in finding.inputs.items()}}
+                    if finding.inputs
+                    else {}
+                ),
+            }
+            for finding in self.findings
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is to be judged: an order for an account, with what is known of its symbol. `order_id`
+    is None where nothing is to be sent."""
+
+    account: BrokerAccount
+    intent: Intent
+    limits: Limits
+    order_id: UUID | None
+    asset: AssetReport | None = None
+    rates: Rates = field(default_factory=Rates)
+    reduce_only: bool = False
 
 
 def judge(
-    account: BrokerAccount,
-    intent: Intent,
-    limits: Limits,
-    conclude: Callable[[BrokerAccount, list[Violation]], T],
+    question: Question,
+    conclude: Callable[[BrokerAccount, Judged], T],
     *,
     first: Callable[[], T | None] = lambda: None,
     fresh: bool = False,
 ) -> T:
-    """What `conclude` makes of the locked account and all violations; or what `first` finds,
-    which is asked before anything else once the lock is held.
+    """What `conclude` makes of the locked account and all findings; or what `first` finds, which is
+    asked before anything else once the lock is held.
 
     Shared figures are enough while the order uses little of what is left; a denial, and an order
     that takes more than half of it, are only ever decided on figures asked for anew, as is
     everything with `fresh`. Raises BrokerUnavailable or BrokerRefused.
     """
+    account = question.account
     fresh = fresh or settings.FIGURES_MAX_AGE == 0
     snapshot = figures.ask(account) if fresh else figures.shared(account)
     for _ in range(_MOST_QUESTIONS):
@@ -52,17 +102,71 @@ def judge(
             if (found := first()) is not None:
                 return found
             if not snapshot.is_older_than(max(settings.FIGURES_MAX_AGE, 1)):
-                context = _context(account, intent.symbol, snapshot)
-                violations = [*_barred(locked, intent), *evaluate(intent, context, limits)]
-                if fresh or not (violations or _is_thin(intent, context, limits)):
-                    return conclude(locked, violations)
+                judged = _judged(question, locked, snapshot)
+                if fresh or not _is_close(judged):
+                    if _probes(question, judged):
+                        assert question.order_id is not None, "what is sent has an id"
+                        trading.claim_probe(locked, question.order_id)
+                    return conclude(locked, judged)
         snapshot, fresh = figures.ask(account), True
     raise BrokerUnavailable("Other orders of the account kept it busy for too long.")
 
 
 def reserved(account_id: int, asked_at: datetime) -> Decimal:
     """Dollars that orders commit beyond the figures of a snapshot (`reserved` of GET /account)."""
-    return _committed(_not_contained(account_id, asked_at), asked_at).money
+    return commits_beyond(account_id, asked_at).money
+
+
+def _judged(question: Question, locked: BrokerAccount, snapshot: figures.Figures) -> Judged:
+    context = _context(question, locked, snapshot)
+    intent, cut = _cut(question, context)
+    if sells_short(intent, context) and intent.reference_price is not None:
+        ask = intent.reference_price * SHORT_COLLAR
+        intent = replace(intent, worst_price=max(intent.worst_price, ask))
+    found = [*_barred(locked, intent), *cut, *evaluate(intent, context, question.limits)]
+    return Judged(intent=intent, context=context, findings=found)
+
+
+def _is_close(judged: Judged) -> bool:
+    return any(not finding.ok or finding.is_thin for finding in judged.findings)
+
+
+def _probes(question: Question, judged: Judged) -> bool:
+    """Whether the order is the one that may try, the breaker being half-open."""
+    if question.order_id is None or judged.violations:
+        return False
+    return judged.context.trading.may_probe and not reduces(judged.intent, judged.context)
+
+
+def _cut(question: Question, context: Context) -> tuple[Intent, list[Finding]]:
+    """An order that may only reduce is for no more than what is free of the position (SPEC K3)."""
+    intent = question.intent
+    if not question.reduce_only:
+        return intent, []
+    free = context.free_to_sell if intent.side == "sell" else context.free_to_cover
+    qty = min(intent.qty, free)
+    if not _takes_fractions(question):
+        qty = qty.to_integral_value(ROUND_DOWN)
+    finding = Finding(
+        code="nothing_to_reduce",
+        ok=qty > 0,
+        limit=free,
+        actual=intent.qty,
+        message=""
+        if qty > 0
+        else f"{intent.symbol}: the order may only reduce, and nothing is free to "
+        f"{'sell' if intent.side == 'sell' else 'buy back'} ({plain(abs(context.held_qty))} held, "
+        f"{plain(abs(context.free_qty))} available at the broker).",
+    )
+    return (replace(intent, qty=qty) if qty > 0 else intent), [finding]
+
+
+def _takes_fractions(question: Question) -> bool:
+    """Whether the broker takes a part of a share on these terms (`orders.terms`)."""
+    intent, asset = question.intent, question.asset
+    if intent.time_in_force != "day" or intent.type == "trailing_stop":
+        return False
+    return intent.qty % 1 != 0 or (asset is not None and asset.fractionable)
 
 
 def _barred(account: BrokerAccount, intent: Intent) -> list[Violation]:
@@ -75,75 +179,36 @@ def _barred(account: BrokerAccount, intent: Intent) -> list[Violation]:
     return [
         Violation(
             code="cancelling_all",
+            ok=False,
             message="All open orders are being cancelled. Send it again when that is done.",
-            limit=Decimal(0),
+            limit=_ZERO,
             actual=Decimal(1),
         )
     ]
 
 
-def _is_thin(intent: Intent, context: Context, limits: Limits) -> bool:
-    if intent.side == "sell":
-        free = context.free_qty - context.committed.shares.get(intent.symbol, Decimal(0))
-        return intent.needs * 2 > free
-    return intent.cost * 2 > usable_buying_power(context, limits)
-
-
-def _context(account: BrokerAccount, symbol: str, snapshot: figures.Figures) -> Context:
+def _context(question: Question, locked: BrokerAccount, snapshot: figures.Figures) -> Context:
+    symbol, side = question.intent.symbol, question.intent.side
     held = snapshot.positions.get(symbol)
-    rows = _not_contained(account.pk, snapshot.asked_at)
+    held_qty = held.qty if held else _ZERO
+    orders = WorkingOrders.of(locked.pk, snapshot.asked_at)
+    in_each = exposures(snapshot.values, orders.working(snapshot.shares))
     return Context(
         account=snapshot.account,
-        free_qty=held.qty_available if held else Decimal(0),
-        committed=_committed(rows, snapshot.asked_at),
-        unresolved_symbols=frozenset(
-            row["symbol"] for row in rows if row["status"] == statuses.UNRESOLVED
-        ),
+        symbol=symbol,
+        held_qty=held_qty,
+        free_qty=held.qty_available if held else _ZERO,
+        committed=orders.committed,
+        worth=in_each,
+        unpriced=snapshot.unpriced,
+        sectors=sector_of({*in_each, symbol}),
+        unresolved_symbols=orders.unresolved,
+        opposite=orders.against(symbol, side, held_qty),
+        asset=question.asset,
+        trading=trading.under_lock(locked, snapshot, question.limits),
+        session=exchange.session_at(locked.database_time),
+        local_time=locked.database_time.astimezone(exchange.NEW_YORK),
+        keeps_auction_hours=locked.mode != BrokerAccount.Mode.SIMULATED,
+        strategy_orders=question.rates.strategy,
+        account_orders=question.rates.account,
     )
-
-
-_COLUMNS = (
-    *("symbol", "side", "status", "qty", "filled_qty", "average_fill_price"),
-    *("limit_price", "worst_price", "acknowledged_at"),
-    *("replaces__status", "replaces__qty", "replaces__filled_qty", "replaces__worst_price"),
-)
-
-
-def _not_contained(account_id: int, asked_at: datetime) -> list[dict[str, Any]]:
-    """The orders that a snapshot asked for at `asked_at` may lack, as plain values: there may be
-    hundreds within a second. The leg of an OCO pair holds the shares of its order."""
-    rows = Order.objects.filter(
-        Q(acknowledged_at__gt=asked_at - _MARGIN)
-        | Q(acknowledged_at=None, status__in=sorted(statuses.UNPROVED)),
-        account_id=account_id,
-        leg_of=None,
-    )
-    return list(rows.order_by().values(*_COLUMNS))
-
-
-def _committed(rows: Iterable[dict[str, Any]], asked_at: datetime) -> Committed:
-    return committed((_commitment(row) for row in rows), asked_at, _MARGIN)
-
-
-def _commitment(row: dict[str, Any]) -> Commitment:
-    replaced_qty = Decimal(0)
-    if row["replaces__status"] is not None:
-        replaced_qty = _open_qty(
-            row["replaces__status"], row["replaces__qty"], row["replaces__filled_qty"]
-        )
-    return Commitment(
-        symbol=row["symbol"],
-        side=row["side"],
-        limit_price=row["worst_price"] or row["limit_price"] or Decimal(0),
-        # What the chain had filled before is its predecessor's.
-        filled_qty=max(row["filled_qty"] - (row["replaces__filled_qty"] or 0), Decimal(0)),
-        average_fill_price=row["average_fill_price"],
-        open_qty=_open_qty(row["status"], row["qty"], row["filled_qty"]),
-        acknowledged_at=row["acknowledged_at"],
-        replaced_qty=replaced_qty,
-        replaced_cost=replaced_qty * (row["replaces__worst_price"] or Decimal(0)),
-    )
-
-
-def _open_qty(status: str, qty: Decimal, filled_qty: Decimal) -> Decimal:
-    return max(qty - filled_qty, Decimal(0)) if statuses.is_open(status) else Decimal(0)

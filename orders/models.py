@@ -19,6 +19,7 @@ from orders import statuses
 from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.broker.port import OrderRequest, StopLoss
 from positions.models import LedgerEntry
+from risk.checks import buying_power
 
 
 class Order(models.Model):
@@ -132,6 +133,11 @@ class Order(models.Model):
                 name="orders_open",
             ),
             models.Index(fields=("account", "acknowledged_at"), name="orders_by_acknowledgement"),
+            models.Index(
+                fields=("account", "-updated_at"),
+                condition=Q(status__in=sorted(statuses.UNSUCCESSFUL)),
+                name="orders_unsuccessful",
+            ),
             models.Index(fields=("chain",), name="orders_by_chain"),
             models.Index(
                 fields=("parent",), condition=Q(parent__isnull=False), name="orders_by_parent"
@@ -171,6 +177,11 @@ class Order(models.Model):
         return max(self.qty - self.filled_qty, Decimal(0)) if self.is_open else Decimal(0)
 
     @property
+    def adds_risk(self) -> bool:
+        """Whether it was judged as one that opens or adds to a position: only such need money."""
+        return any(check["code"] == buying_power.CODE for check in self.verdict)
+
+    @property
     def signed(self) -> int:
         return 1 if self.side == self.Side.BUY else -1
 
@@ -178,6 +189,7 @@ class Order(models.Model):
         """An order of its chain, not stored yet, that is as this one but for `changes`."""
         same = (
             *("account", "strategy", "parent_id", "has_dependents", "role", "symbol", "side"),
+            *("reduce_only", "sells_short"),
             *("qty", "type", "time_in_force", "extended_hours", "reference_price"),
             *("limit_price", "stop_price", "trail_price", "trail_percent", "worst_price"),
             "correlation_id",

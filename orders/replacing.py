@@ -12,18 +12,18 @@ from uuid import UUID, uuid4
 from django.db import IntegrityError
 from django.db.models import Q
 
-from orders import assets, exits, idempotency, lifecycle, pricing, statuses, terms
+from orders import assets, exits, idempotency, lifecycle, pricing, rates, statuses, terms
 from orders.errors import OrderSubmissionError
-from orders.judgement import judge
+from orders.judgement import Judged, Question, judge
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from orders.requests import fingerprint_of
 from orders.sending import patience, send
-from orders.submission import Submitted, denied
+from orders.submission import Submitted, denied, mark
 from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.failpoints import failpoint
 from ordinis.numbers import plain
-from risk.checks import Intent, Violation
+from risk.checks import Intent
 from risk.limits import in_force
 
 
@@ -55,19 +55,24 @@ def replace(
     if old.has_dependents:
         waiting = Order.objects.filter(parent__chain=old.chain, status=statuses.WAITING)
         exits.check_prices(order, waiting)
-    terms.check(terms.of(order), assets.asset_of(old.account, old.symbol))
+    limits = in_force(old.account_id, old.strategy_id)
+    sent_lately = rates.check(strategy, limits)
+    asset = assets.asset_of(old.account, old.symbol)
+    terms.check(terms.of(order), asset)
 
     def first() -> Submitted | None:
         if standing := idempotency.bound(strategy, change.client_order_id, fingerprint):
             return Submitted(standing, repeated=True)
         old.refresh_from_db()
         _check_replaceable(old, change)
+        rates.check(strategy, limits)
         return None
 
-    def conclude(locked: BrokerAccount, violations: list[Violation]) -> Submitted:
-        if violations:
-            denied(order, violations, actor=actor)
+    def conclude(locked: BrokerAccount, judged: Judged) -> Submitted:
+        if judged.violations:
+            denied(order, judged, actor=actor)
             return Submitted(order)
+        mark(order, judged)
         order.judged_at = order.submitted_at = locked.database_time
         order.attempts = 1
         why = f"Replaces {old.client_order_id}."
@@ -80,14 +85,26 @@ def replace(
         symbol=order.symbol,
         side=order.side,
         qty=order.qty - old.filled_qty,
-        limit_price=price,
+        worst_price=price,
+        type=order.type,
+        time_in_force=order.time_in_force,
+        limit_price=order.limit_price,
+        # It was given with the first order, perhaps long ago: no guard for a price of today.
+        reference_price=order.reference_price if order.sells_short else None,
+        is_dependent=order.parent_id is not None,
         replaced_qty=old.pending_qty,
         replaced_cost=old.pending_qty * (old.worst_price or price),
     )
+    question = Question(
+        account=old.account,
+        intent=intent,
+        limits=limits,
+        order_id=order.pk,
+        asset=asset,
+        rates=sent_lately,
+    )
     try:
-        judged = judge(
-            old.account, intent, in_force(old.account_id, old.strategy_id), conclude, first=first
-        )
+        judged = judge(question, conclude, first=first)
     except IntegrityError:
         if standing := idempotency.named(strategy, change.client_order_id, fingerprint):
             return Submitted(standing, repeated=True)

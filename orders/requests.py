@@ -40,6 +40,7 @@ class NewOrder:
     take_profit: Exit | None = None
     stop_loss: Exit | None = None
     parent: UUID | None = None
+    reduce_only: bool = False
 
     @property
     def fingerprint(self) -> str:

@@ -23,7 +23,9 @@ from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.broker.port import OrderReport
 from ordinis.failpoints import failpoint
+from risk import trading
 from risk.figures import database_now
+from risk.states import HALTED
 
 log = logging.getLogger("ordinis.orders")
 
@@ -176,6 +178,8 @@ def _unwanted(order: Order, now: datetime) -> str:
         return "It was to be cancelled."
     if order.replaces_id is not None:
         return "A replacement is not sent twice; the order that it was to replace stands."
+    if trading.current(order.account_id).state == HALTED:
+        return "Trading is halted."
     if now - (order.judged_at or order.created_at) >= timedelta(seconds=settings.RESEND_MAX_AGE):
         return "It is too old to send."
     return ""

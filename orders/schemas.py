@@ -12,7 +12,9 @@ from pydantic import AfterValidator, StrictBool, StringConstraints, model_valida
 from orders import statuses
 from orders.chains import NEVER_WERE
 from orders.models import Order
+from orders.preview import Preview
 from orders.requests import Exit, NewOrder
+from orders.submission import violations_out
 from ordinis.http import Amount, Body, InvalidOut, ProblemOut, moment
 from ordinis.numbers import dollars, plain
 
@@ -70,18 +72,20 @@ class OrderIn(Body):
     take_profit: TakeProfitIn | None = None
     stop_loss: StopLossIn | None = None
     parent: UUID | None = None
-    # Of API.md, and only with the value that asks for nothing.
-    reduce_only: Literal[False] = False
+    # Cut to what is free of the position, if it is for more; denied where nothing is.
+    reduce_only: StrictBool = False
 
     @model_validator(mode="after")
     def _is_one_order(self) -> "OrderIn":
         if self.parent is not None and (self.take_profit or self.stop_loss):
             raise ValueError("parent: a dependent order has no take_profit or stop_loss of its own")
+        if self.reduce_only and (self.parent is not None or self.take_profit or self.stop_loss):
+            raise ValueError("reduce_only: an order that only reduces has no exits and no parent")
         return self
 
     def parsed(self) -> NewOrder:
         """With all defaults filled in: a request that spells them out is the same request."""
-        plain = self.model_dump(exclude={"reduce_only", "take_profit", "stop_loss"})
+        plain = self.model_dump(exclude={"take_profit", "stop_loss"})
         exits_for = "gtc" if self.qty % 1 == 0 else "day"  # the broker takes fractions for the day
         plain["time_in_force"] = self.time_in_force or (exits_for if self.parent else "day")
         return NewOrder(
@@ -131,6 +135,8 @@ class OrderOut(Schema):
     symbol: str
     side: str
     qty: str
+    requested_qty: str | None
+    reduce_only: bool
     type: str
     time_in_force: str
     extended_hours: bool
@@ -198,6 +204,30 @@ class CancelledAllOut(Schema):
     results: list[CancelledOut]
 
 
+class PreviewOut(Schema):
+    """What an order would bring about: dollars, signed shares, and exposures in per cent of
+    equity, working orders included."""
+
+    symbol: str
+    side: str
+    qty: str
+    requested_qty: str | None
+    limit_price: str | None
+    notional: str
+    buying_power_before: str
+    buying_power_after: str
+    position_before: str
+    position_after: str
+    position_exposure_after: str
+    exposure_before: str
+    exposure_after: str
+    sector: str
+    sector_exposure_before: str
+    sector_exposure_after: str
+    trading_state: str
+    violations: list[ViolationOut]
+
+
 class OrderPage(Schema):
     items: list[OrderOut]
     next: str | None
@@ -247,6 +277,30 @@ def _dependents(order: Order) -> list[str]:
     return order.dependent_ids
 
 
+def preview_out(shown: Preview) -> dict[str, Any]:
+    """The preview of API.md."""
+    return {
+        "symbol": shown.order.symbol,
+        "side": shown.order.side,
+        "qty": plain(shown.qty),
+        "requested_qty": None if shown.qty == shown.order.qty else plain(shown.order.qty),
+        "limit_price": dollars(shown.order.limit_price),
+        "notional": dollars(shown.notional),
+        "buying_power_before": dollars(shown.buying_power_before),
+        "buying_power_after": dollars(shown.buying_power_after),
+        "position_before": plain(shown.position_before),
+        "position_after": plain(shown.position_after),
+        "position_exposure_after": plain(shown.position_exposure_after),
+        "exposure_before": plain(shown.exposure_before),
+        "exposure_after": plain(shown.exposure_after),
+        "sector": shown.sector,
+        "sector_exposure_before": plain(shown.sector_exposure_before),
+        "sector_exposure_after": plain(shown.sector_exposure_after),
+        "trading_state": shown.trading_state,
+        "violations": violations_out(shown.violations),
+    }
+
+
 def order_out(order: Order) -> dict[str, Any]:
     """The order of API.md."""
     denied = order.status == statuses.DENIED
@@ -260,6 +314,8 @@ def order_out(order: Order) -> dict[str, Any]:
         "symbol": order.symbol,
         "side": order.side,
         "qty": plain(order.qty),
+        "requested_qty": None if order.requested_qty is None else plain(order.requested_qty),
+        "reduce_only": order.reduce_only,
         "type": order.type,
         "time_in_force": order.time_in_force,
         "extended_hours": order.extended_hours,

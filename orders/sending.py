@@ -17,6 +17,7 @@ from orders import lifecycle, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from orders.order_log import about
+from orders.outcomes import judge_outcomes
 from ordinis.accounts.brokers import broker_for
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.errors import (
@@ -29,7 +30,8 @@ from ordinis.broker.errors import (
 )
 from ordinis.broker.port import OrderReport, ReplaceRequest
 from ordinis.failpoints import failpoint
-from risk import figures
+from risk import figures, trading
+from risk.states import ACTIVE, HALTED, TradingState
 
 log = logging.getLogger("ordinis.orders")
 
@@ -48,6 +50,37 @@ def send(order: Order, *, sent_by: float) -> Order:
     failpoint("send.committed")
     if time.monotonic() > sent_by:
         return _lost(order, "The process was too slow to send it; the resolver takes it over.")
+    state = trading.current(order.account_id)
+    if why := _barred(order, state):
+        return _held_back(order, why)
+    try:
+        return _sent(order)
+    finally:
+        if state.probe == order.pk:
+            judge_outcomes(order.account_id)
+
+
+def _barred(order: Order, state: TradingState) -> str:
+    """Why an order that was judged a moment ago must not be sent any more; empty when it may."""
+    if state.state == ACTIVE or state.probe == order.pk:
+        return ""
+    if state.state != HALTED and not order.adds_risk:
+        return ""
+    reasons = " ".join(reason.message for reason in state.reasons)
+    return f"Trading has become {state.state} before it was sent. {reasons}".strip()
+
+
+def _held_back(order: Order, why: str) -> Order:
+    """It has not left, unless an earlier sending did."""
+    if order.attempts > 1:
+        return _lost(order, why)
+    if order.parent_id is not None and order.replaces_id is None:
+        return _wait_again(order, why)
+    violation = {"code": "trading_halted", "message": why, "limit": "0", "actual": "1"}
+    return decide(order, statuses.DENIED, why, violations=[violation])
+
+
+def _sent(order: Order) -> Order:
     try:
         with about(order):
             report = _hand_over(order)
@@ -157,19 +190,9 @@ def settle_refusal(order: Order, refused: dict[str, Any]) -> Order:
     is_dependent = order.parent_id is not None and order.replaces_id is None
     message = str(refused["message"])
     if is_dependent and order.cancel_requested_at is None and _may_pass(message):
-        return decide(
-            order,
-            statuses.WAITING,
-            f"The broker does not take it yet: {message}",
-            submitted_at=None,
-            attempts=0,
-            rejection=None,
-            retry_at=figures.database_now() + _LAG,
-            # No pair any more: one of the two may be cancelled before they are sent again.
-            order_class="",
-            leg_of=None,
-        )
+        return _wait_again(order, f"The broker does not take it yet: {message}")
     settled = decide(order, statuses.REJECTED, message, rejection=refused)
+    judge_outcomes(order.account_id)
     if is_dependent:
         raise_alert(
             order.account_id,
@@ -182,6 +205,22 @@ def settle_refusal(order: Order, refused: dict[str, Any]) -> Order:
             ),
         )
     return settled
+
+
+def _wait_again(order: Order, why: str) -> Order:
+    """An exit that the broker does not have, and that is to be sent later."""
+    return decide(
+        order,
+        statuses.WAITING,
+        why,
+        submitted_at=None,
+        attempts=0,
+        rejection=None,
+        retry_at=figures.database_now() + _LAG,
+        # No pair any more: one of the two may be cancelled before they are sent again.
+        order_class="",
+        leg_of=None,
+    )
 
 
 def _may_pass(message: str) -> bool:

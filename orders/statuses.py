@@ -24,6 +24,8 @@ WORKING: Final = BROKER_STATUSES - TERMINAL_STATUSES
 UNSENT: Final = frozenset({CREATED, WAITING})
 # The broker's word is still awaited on whether these exist at all.
 UNPROVED: Final = frozenset({SUBMITTING, UNRESOLVED})
+# The broker refused it, or never said a word of it: what the circuit breaker counts as a failure.
+UNSUCCESSFUL: Final = frozenset({REJECTED, FAILED, UNRESOLVED})
 
 _ANY_REPORT: Final = WORKING | TERMINAL_STATUSES
 
@@ -41,7 +43,8 @@ TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     WAITING: frozenset({SUBMITTING, CANCELED}),
     # The answer may already be the end (an order filled at once), or be lost. Back to waiting when
     # the broker's positions lag behind the parent's fill: such a refusal spends nothing.
-    SUBMITTING: _ANY_REPORT | {UNRESOLVED, WAITING},
+    # Denied when trading was halted between its judgement and its sending: it never left.
+    SUBMITTING: _ANY_REPORT | {UNRESOLVED, WAITING, DENIED},
     # Found in whatever state it is by now; or sent once more with the same id; or proved absent,
     # of which an exit that was refused for a lag waits on.
     UNRESOLVED: _ANY_REPORT | {SUBMITTING, FAILED, WAITING},

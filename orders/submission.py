@@ -4,15 +4,16 @@ The intent is committed before the broker is contacted. No network call is made 
 transaction.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from uuid import uuid4
 
 from django.db import IntegrityError, transaction
 
-from orders import assets, exits, idempotency, lifecycle, pricing, statuses, terms, wake
+from orders import assets, exits, idempotency, lifecycle, pricing, rates, statuses, terms, wake
 from orders.errors import OrderSubmissionError
-from orders.judgement import judge
+from orders.judgement import Judged, Question, judge
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from orders.requests import NewOrder
@@ -20,8 +21,9 @@ from orders.sending import patience, send
 from orders.sync import ensure_open_book
 from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.failpoints import failpoint
+from ordinis.numbers import plain
 from risk import figures
-from risk.checks import Intent, Violation
+from risk.checks import Intent, Violation, sells_short
 from risk.limits import Limits, in_force
 
 
@@ -56,7 +58,7 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
         return Submitted(standing, repeated=True)
     account = strategy.account
     limits = in_force(account.pk, strategy.pk)
-    order = _priced(strategy, new, limits)
+    order = priced(strategy, new, limits)
     order.correlation_id = correlation_id
     if new.parent is not None:
         return _dependent(order, new, limits, actor=actor)
@@ -73,31 +75,35 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
                 return found
     if not is_enabled:
         raise OrderTypeNotEnabled(new.type)
+    sent_lately = rates.check(strategy, limits)
     asset = assets.asset_of(account, new.symbol)
     for each in (terms.of(order), *exits.terms_of(children)):
         terms.check(each, asset)
-    order.worst_price = _worst_price(order, limits)
+    order.worst_price = worst_price(order, limits)
     ensure_open_book(account)
     failpoint("submit.received")
 
-    def conclude(locked: BrokerAccount, violations: list[Violation]) -> Submitted:
-        _store(order, children, violations, locked, actor=actor)
+    def first() -> Submitted | None:
+        found = _standing(strategy, new, order, children, limits)
+        if found is None:
+            rates.check(strategy, limits)  # once more, now that nobody else can store one
+        return found
+
+    def conclude(locked: BrokerAccount, judged: Judged) -> Submitted:
+        _store(order, children, judged, locked, actor=actor)
         return Submitted(order)
 
-    intent = Intent(
-        symbol=order.symbol,
-        side=order.side,
-        qty=order.qty,
-        limit_price=order.worst_price or Decimal(0),
+    question = Question(
+        account=account,
+        intent=intent_of(order),
+        limits=limits,
+        order_id=order.pk,
+        asset=asset,
+        rates=sent_lately,
+        reduce_only=new.reduce_only,
     )
     try:
-        judged = judge(
-            account,
-            intent,
-            limits,
-            conclude,
-            first=lambda: _standing(strategy, new, order, children, limits),
-        )
+        judged = judge(question, conclude, first=first)
     except IntegrityError:
         # Another caller stored the same client id between our look and our insert.
         if standing := idempotency.named(strategy, new.client_order_id, new.fingerprint):
@@ -108,12 +114,26 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
     return Submitted(send(order, sent_by=patience()))
 
 
+def intent_of(order: Order) -> Intent:
+    """What is judged of an order that replaces nothing."""
+    return Intent(
+        symbol=order.symbol,
+        side=order.side,
+        qty=order.qty,
+        worst_price=order.worst_price or Decimal(0),
+        type=order.type,
+        time_in_force=order.time_in_force,
+        limit_price=order.limit_price,
+        reference_price=order.reference_price,
+    )
+
+
 def _dependent(order: Order, new: NewOrder, limits: Limits, *, actor: str) -> Submitted:
     """Stores an order that waits for the fill of a standing one. It is judged when it is sent."""
     assert new.parent is not None
     exits.bind_to(order, new)
     terms.check(terms.of(order), assets.asset_of(order.account, order.symbol))
-    order.worst_price = _worst_price(order, limits)
+    order.worst_price = worst_price(order, limits)
     with transaction.atomic():
         BrokerAccount.lock(order.account_id)
         if standing := idempotency.named(order.strategy, new.client_order_id, new.fingerprint):
@@ -145,7 +165,7 @@ def _standing(
     return Submitted(same, duplicate=True)
 
 
-def _priced(strategy: Strategy, new: NewOrder, limits: Limits) -> Order:
+def priced(strategy: Strategy, new: NewOrder, limits: Limits) -> Order:
     """The order, with the limit price that its reference and the offsets make, not stored yet."""
     offsets = pricing.Offsets(
         mode="absolute" if limits.offset_mode == "absolute" else "bps",
@@ -160,8 +180,6 @@ def _priced(strategy: Strategy, new: NewOrder, limits: Limits) -> Order:
                 "invalid_request", "Give limit_price, or reference_price to have it made from."
             )
         limit_price = pricing.limit_price(new.side, new.reference_price, offsets)
-    elif new.type == "limit" and limit_price is not None and new.reference_price is not None:
-        pricing.check_slippage(limit_price, new.reference_price, offsets)
     return Order(
         id=uuid4(),
         account=strategy.account,
@@ -174,6 +192,7 @@ def _priced(strategy: Strategy, new: NewOrder, limits: Limits) -> Order:
         type=new.type,
         time_in_force=new.time_in_force,
         extended_hours=new.extended_hours,
+        reduce_only=new.reduce_only,
         reference_price=new.reference_price,
         limit_price=limit_price,
         stop_price=new.stop_price,
@@ -182,7 +201,7 @@ def _priced(strategy: Strategy, new: NewOrder, limits: Limits) -> Order:
     )
 
 
-def _worst_price(order: Order, limits: Limits) -> Decimal | None:
+def worst_price(order: Order, limits: Limits) -> Decimal | None:
     return pricing.worst_price(
         side=order.side,
         type=order.type,
@@ -198,14 +217,17 @@ def _worst_price(order: Order, limits: Limits) -> Decimal | None:
 def _store(
     order: Order,
     children: list[Order],
-    violations: list[Violation],
+    judged: Judged,
     account: BrokerAccount,
     *,
     actor: str,
 ) -> None:
-    if violations:
-        denied(order, violations, actor=actor)
+    if judged.violations:
+        denied(order, judged, actor=actor)
         return
+    if judged.intent.qty != order.qty:
+        order.requested_qty, order.qty = order.qty, judged.intent.qty
+    mark(order, judged)
     order.created_at = order.judged_at = order.submitted_at = account.database_time
     order.attempts = 1
     lifecycle.record_intent(order, statuses.SUBMITTING, Origin(Source.API, actor))
@@ -215,16 +237,29 @@ def _store(
     failpoint("submit.before_commit")
 
 
-def denied(order: Order, violations: list[Violation], *, actor: str) -> None:
-    """Stores an order that our own checks refuse, with every reason."""
-    order.violations = [
+def violations_out(violations: Iterable[Violation]) -> list[dict[str, str]]:
+    """As API.md tells them, and as an order keeps them."""
+    return [
         {
             "code": violation.code,
             "message": violation.message,
-            "limit": f"{violation.limit:f}",
-            "actual": f"{violation.actual:f}",
+            "limit": plain(violation.limit),
+            "actual": plain(violation.actual),
         }
         for violation in violations
     ]
+
+
+def mark(order: Order, judged: Judged) -> None:
+    """Notes on an order that passed what it was judged by, and what it ties up."""
+    order.verdict = judged.verdict
+    if sells_short(judged.intent, judged.context):
+        order.sells_short, order.worst_price = True, judged.intent.worst_price
+
+
+def denied(order: Order, judged: Judged, *, actor: str) -> None:
+    """Stores an order that our own checks refuse, with every reason."""
+    violations, order.verdict = judged.violations, judged.verdict
+    order.violations = violations_out(violations)
     reason = "; ".join(violation.message for violation in violations)
     lifecycle.record_intent(order, statuses.DENIED, Origin(Source.RISK, actor, reason))

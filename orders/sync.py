@@ -201,8 +201,9 @@ def ensure_open_book(account: BrokerAccount) -> None:
                 _book_opening(locked, report)
             locked.opened_at = datetime.now(UTC)
             locked.account_number = read.account.account_number
+            locked.books_as_of = read.asked_at
             _refuse_a_second_book(locked)
-            locked.save(update_fields=("opened_at", "account_number"))
+            locked.save(update_fields=("opened_at", "account_number", "books_as_of"))
             log.info(
                 "book opened",
                 extra={

@@ -22,6 +22,7 @@ from ordinis.numbers import dollars
 from ordinis.openapi import DocumentedAPI
 from positions.api import router as positions
 from reconciliation.api import router as reconciliation
+from risk import trading
 from risk.api import router as risk
 
 log = logging.getLogger("ordinis.api")
@@ -46,6 +47,7 @@ class AccountOut(Schema):
     buying_power: str
     reserved: str
     available_buying_power: str
+    trading_state: str
     as_of: str
 
 
@@ -78,6 +80,7 @@ def get_account(request: TokenRequest, fresh: bool = False) -> dict[str, Any]:
         "buying_power": dollars(buying_power),
         "reserved": dollars(held),
         "available_buying_power": dollars(max(buying_power - held, Decimal(0))),
+        "trading_state": trading.current(account.pk).state,
         "as_of": moment(as_of),
     }
 

@@ -47,10 +47,12 @@ JOBS = (
     Job("resolve", "orders.jobs.resolve", every=2),
     Job("pursue_cancels", "orders.jobs.pursue_cancels", every=2),
     Job("follow_up", "orders.jobs.follow_up", every=2),
+    Job("breaker", "orders.outcome_jobs.breaker", every=5),
     Job("watch", "orders.jobs.watch", every=30),
     Job("poll", "orders.jobs.poll", every=settings.POLL_SECONDS),
     Job("reconcile", "reconciliation.jobs.reconcile", every=settings.RECONCILE_SECONDS),
     Job("second_look", "reconciliation.jobs.second_look", every=5),
+    Job("calendar", "risk.jobs.calendar", every=3600),
     Job("forget", "orders.jobs.forget", every=3600),
     Job("expire", "reconciliation.jobs.expire", every=60),
 )

@@ -8,7 +8,8 @@ from ninja import Path, Router, Schema
 from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
 from ordinis.http import Problem, ProblemOut, moment
 from ordinis.numbers import dollars, plain
-from positions.models import Instrument, Position
+from positions.models import Position
+from positions.sectors import sector_of
 
 router = Router(tags=["positions"])
 
@@ -43,10 +44,8 @@ def list_positions(
     held = ~Q(qty=0) | ~Q(broker_qty=0)
     if status != "all":
         rows = rows.filter(held if status == "held" else ~held)
-    sectors = dict(
-        Instrument.objects.filter(symbol__in=rows.values("symbol")).values_list("symbol", "sector")
-    )
-    return {"items": [_out(row, sectors.get(row.symbol)) for row in rows]}
+    found = sector_of(row.symbol for row in rows)
+    return {"items": [_out(row, found[row.symbol]) for row in rows]}
 
 
 @router.get(
@@ -62,11 +61,10 @@ def get_position(
     row = Position.objects.filter(account_id=strategy_of(request).account_id, symbol=symbol).first()
     if row is None or (not row.ledger_version and not row.broker_qty):
         raise Problem(404, "position_not_found", f"Neither side holds {symbol}.")
-    sector = Instrument.objects.filter(symbol=symbol).values_list("sector", flat=True).first()
-    return _out(row, sector)
+    return _out(row, sector_of([symbol])[symbol])
 
 
-def _out(row: Position, sector: str | None) -> dict[str, Any]:
+def _out(row: Position, sector: str) -> dict[str, Any]:
     return {
         "symbol": row.symbol,
         "qty": plain(row.qty),
@@ -75,7 +73,7 @@ def _out(row: Position, sector: str | None) -> dict[str, Any]:
         "broker_qty_available": plain(row.broker_qty_available),
         "broker_average_price": dollars(row.broker_average_price),
         "market_value": dollars(row.broker_market_value),
-        "sector": sector or "Unknown",
+        "sector": sector,
         "drift_qty": plain(row.drift_qty),
         "drift_value": dollars(row.drift_value),
         "status": row.status,

@@ -60,6 +60,8 @@ def reconcile(account: BrokerAccount, *, dry_run: bool = False) -> Reconciliatio
             if not dry_run and mode != RiskLimits.ReconcileMode.OFF:
                 breaks.take_in(account, found, snapshot, mode=mode)
                 order_breaks.take_in(account, snapshot.asked_at)
+            if not dry_run:
+                BrokerAccount.objects.filter(pk=account.pk).update(books_as_of=snapshot.asked_at)
             report.pending_approval_count = Correction.objects.filter(
                 account=account, status=Correction.Status.PROPOSED
             ).count()

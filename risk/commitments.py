@@ -20,6 +20,8 @@ class Commitment:
     # Shares that may still fill, whatever the order's state; 0 only when that is proved.
     open_qty: Decimal
     acknowledged_at: datetime | None
+    # It adds to a short position: it ties up money, not shares.
+    sells_short: bool = False
     # Of a replacement: what is still open of the order that it replaces, which counts, too. The
     # broker holds the larger of the two.
     replaced_qty: Decimal = Decimal(0)
@@ -28,10 +30,18 @@ class Commitment:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Dollars of buying power, and shares of each symbol that are being sold."""
+    """Dollars of buying power, and shares of each symbol that are being sold from a long position,
+    and that are being bought (which may cover a short one)."""
 
     money: Decimal = Decimal(0)
     shares: dict[str, Decimal] = field(default_factory=dict)
+    buys: dict[str, Decimal] = field(default_factory=dict)
+
+    def sold(self, symbol: str) -> Decimal:
+        return self.shares.get(symbol, Decimal(0))
+
+    def bought(self, symbol: str) -> Decimal:
+        return self.buys.get(symbol, Decimal(0))
 
 
 def counts(order: Commitment, asked_at: datetime, margin: timedelta) -> bool:
@@ -44,15 +54,21 @@ def committed(orders: Iterable[Commitment], asked_at: datetime, margin: timedelt
     """The sum over the orders that count: fills free nothing, only a dead remainder does."""
     money = Decimal(0)
     shares: dict[str, Decimal] = {}
+    buys: dict[str, Decimal] = {}
     for order in orders:
         if not counts(order, asked_at, margin):
             continue
-        if order.side == "buy":
-            price = order.average_fill_price or order.limit_price
-            open_cost = order.open_qty * order.limit_price
-            money += order.filled_qty * price + max(open_cost - order.replaced_cost, Decimal(0))
-        else:
-            open_qty = max(order.open_qty - order.replaced_qty, Decimal(0))
-            held = shares.get(order.symbol, Decimal(0))
-            shares[order.symbol] = held + order.filled_qty + open_qty
-    return Committed(money, shares)
+        if order.side == "buy" or order.sells_short:
+            money += _cost(order)
+        if order.sells_short:
+            continue
+        held = buys if order.side == "buy" else shares
+        open_qty = max(order.open_qty - order.replaced_qty, Decimal(0))
+        held[order.symbol] = held.get(order.symbol, Decimal(0)) + order.filled_qty + open_qty
+    return Committed(money, shares, buys)
+
+
+def _cost(order: Commitment) -> Decimal:
+    price = order.average_fill_price or order.limit_price
+    open_cost = order.open_qty * order.limit_price
+    return order.filled_qty * price + max(open_cost - order.replaced_cost, Decimal(0))

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
+from functools import cached_property
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -20,9 +22,10 @@ from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from ordinis.broker.port import AccountReport, Listing, PositionReport
+from risk.exposure import worth
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Figures:
     """The broker's account and positions, and when they were asked for (database clock)."""
 
@@ -32,6 +35,23 @@ class Figures:
     # This process's monotonic clock when the answer was there. Freshness is judged by it: a
     # broker that takes long to answer must not make every answer too old to use.
     received: float
+
+    @cached_property
+    def shares(self) -> dict[str, Decimal]:
+        """Signed shares of each position."""
+        return {symbol: position.qty for symbol, position in self.positions.items()}
+
+    @cached_property
+    def values(self) -> dict[str, Decimal]:
+        """Signed dollars of each position that has a price."""
+        found = {symbol: worth(position) for symbol, position in self.positions.items()}
+        return {symbol: value for symbol, value in found.items() if value is not None}
+
+    @property
+    def unpriced(self) -> frozenset[str]:
+        """Symbols that are held and have none."""
+        held = {symbol for symbol, position in self.positions.items() if position.qty}
+        return frozenset(held - set(self.values))
 
     def is_older_than(self, seconds: float) -> bool:
         return time.monotonic() - self.received > seconds

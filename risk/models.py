@@ -5,6 +5,8 @@ strategy's to its account's, the account's to the default. Trading states: only 
 writes them; every change leaves a row that is never changed.
 """
 
+import re
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +22,7 @@ from ordinis.accounts.models import BrokerAccount, Strategy
 
 ORDER_TYPES = ("limit", "market", "stop", "stop_limit", "trailing_stop")
 SESSIONS = ("regular", "extended", "closed")
+_SYMBOL = re.compile(r"[A-Z][A-Z0-9]{0,9}(\.[A-Z]{1,2})?")
 _NOT_NEGATIVE = MinValueValidator(Decimal(0))
 _ABOVE_ZERO = MinValueValidator(Decimal("0.000000001"))
 
@@ -220,6 +223,9 @@ class RiskLimits(models.Model):
     # When it holds: from starts_at on; a temporary one ends by itself.
     starts_at = models.DateTimeField(db_default=Now(), editable=False)
     ends_at = models.DateTimeField(null=True, editable=False)
+    # Where the end was given as a length: it counts from when the version begins to hold, which
+    # is its approval where a second person is waited for.
+    lasts = models.DurationField(null=True, editable=False)
     # The keys that this version changes, and what held before (key to text), for the history.
     changed = ArrayField(models.CharField(max_length=40), default=list, editable=False)
     before = models.JSONField(default=dict, editable=False)
@@ -239,6 +245,11 @@ class RiskLimits(models.Model):
         ordering = ("account", "strategy", "-version")
         verbose_name = "risk limits"
         verbose_name_plural = "risk limits"
+        permissions = (("decide_risklimits", "Can decide on risk limits that wait"),)
+        indexes = [
+            # The order path reads these alone, however long the history is.
+            models.Index(fields=("account",), condition=Q(in_use=True), name="limits_in_use"),
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=("account", "strategy", "version"),
@@ -254,19 +265,53 @@ class RiskLimits(models.Model):
     def __str__(self) -> str:
         return f"{self.strategy or self.account}, version {self.version}"
 
+    def phase(self, now: datetime) -> str:
+        """What has become of it, in a word or two."""
+        if self.status == self.Status.REJECTED:
+            return "Rejected"
+        is_over = self.ends_at is not None and self.ends_at <= now
+        if self.status == self.Status.PROPOSED:
+            undecided = is_over and self.lasts is None
+            return "Ended undecided" if undecided else "Waiting for a second person"
+        if is_over:
+            return "Ended"
+        if not self.in_use:
+            return "Replaced"
+        if self.starts_at > now:
+            return "Scheduled"
+        return "In force" if self.ends_at is None else "Temporary"
+
     def clean(self) -> None:
-        """Brings the order types into one spelling: sorted, without spaces, limit among them."""
-        if not self.allowed_order_types:
-            return
-        types = {part.strip() for part in self.allowed_order_types.split(",")} - {""} | {"limit"}
-        if unknown := sorted(types.difference(ORDER_TYPES)):
-            raise ValidationError(
-                {
-                    "allowed_order_types": f"{', '.join(unknown)}: not an order type. "
-                    f"Known: {', '.join(ORDER_TYPES)}."
-                }
-            )
-        self.allowed_order_types = ",".join(sorted(types))
+        """Brings every list into one spelling: sorted, once each, without spaces. Limit orders
+        stay allowed."""
+        types = _listed(self.allowed_order_types)
+        lists = {
+            "allowed_order_types": types | {"limit"} if types else types,
+            "allowed_sessions": _listed(self.allowed_sessions),
+            "allowed_symbols": _listed(self.allowed_symbols.upper()),
+            "blocked_symbols": _listed(self.blocked_symbols.upper()),
+        }
+        problems: dict[str, str] = {}
+        for key, what, known in (
+            ("allowed_order_types", "an order type", ORDER_TYPES),
+            ("allowed_sessions", "a session", SESSIONS),
+        ):
+            if unknown := sorted(lists[key].difference(known)):
+                problems[key] = f"{', '.join(unknown)}: not {what}. Known: {', '.join(known)}."
+        for key in ("allowed_symbols", "blocked_symbols"):
+            if unknown := sorted(each for each in lists[key] if not _SYMBOL.fullmatch(each)):
+                problems[key] = (
+                    f"{', '.join(unknown)}: not a symbol. Write them as the exchange does, with "
+                    "commas between: TSLA,BRK.B."
+                )
+        if problems:
+            raise ValidationError(problems)
+        for key, values in lists.items():
+            setattr(self, key, ",".join(sorted(values)))
+
+
+def _listed(text: str) -> set[str]:
+    return {part.strip() for part in text.split(",")} - {""}
 
 
 class TradingControl(models.Model):
@@ -303,6 +348,8 @@ class TradingControl(models.Model):
     counted_from = models.DateTimeField(null=True)
     # Levels that hold it open as long as they last: equity, buying power.
     levels = models.JSONField(default=list)
+    # When the figures were asked for by which the levels last changed: older ones don't.
+    levels_as_of = models.DateTimeField(null=True)
     # A person overrides the breaker until a moment.
     override_until = models.DateTimeField(null=True)
     override_reason = models.TextField(blank=True)
@@ -311,7 +358,14 @@ class TradingControl(models.Model):
     session_day = models.DateField(null=True)
     session_equity = models.DecimalField(max_digits=20, decimal_places=4, null=True)
 
+    clock: datetime  # of `risk.trading` only: the database's time at which the row was read
+
     class Meta:
+        permissions = (
+            ("halt_trading", "Can halt trading"),
+            ("resume_trading", "Can resume trading and override the breaker"),
+            ("flatten_positions", "Can flatten positions"),
+        )
         constraints = [
             models.CheckConstraint(
                 condition=Q(probe=None) | Q(breaker="half_open"), name="probe_only_half_open"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
+from uuid import UUID
 
 ACTIVE: Final = "active"
 REDUCING: Final = "reducing"
@@ -35,3 +36,5 @@ class TradingState:
     until: datetime | None = None
     # Half-open, and the one order that may try has not been chosen: a new order may be it.
     may_probe: bool = False
+    # The order that tries: it passes although the state is reducing.
+    probe: UUID | None = None

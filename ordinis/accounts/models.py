@@ -43,6 +43,8 @@ class BrokerAccount(models.Model):
     cash = models.DecimalField(max_digits=20, decimal_places=4, null=True, editable=False)
     buying_power = models.DecimalField(max_digits=20, decimal_places=4, null=True, editable=False)
     as_of = models.DateTimeField(null=True, editable=False)
+    # When the book was last compared with the broker completely (or taken over from it).
+    books_as_of = models.DateTimeField(null=True, editable=False)
 
     # While all orders are being cancelled no new one is taken: until when, of which symbol ("":
     # all), and for which runs. The bar falls by itself should they die.

@@ -61,6 +61,8 @@ def parse_account(raw: Any) -> AccountReport:
         cash=_required(raw, "cash"),
         buying_power=_required(raw, "buying_power"),
         trading_blocked=_is(raw, "trading_blocked") or _is(raw, "account_blocked"),
+        suspended=_is(raw, "trade_suspended_by_user"),
+        cash_buying_power=_optional(raw, "non_marginable_buying_power"),
         raw=raw,
     )
 

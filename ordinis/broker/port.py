@@ -47,6 +47,10 @@ class AccountReport:
     cash: Decimal
     buying_power: Decimal
     trading_blocked: bool
+    # The account's own setting suspend_trade: no new orders.
+    suspended: bool = False
+    # For what can't be bought on margin; None where the broker does not say.
+    cash_buying_power: Decimal | None = None
     raw: Raw = field(repr=False)
 
 

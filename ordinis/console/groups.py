@@ -30,7 +30,22 @@ _VIEWER: Final = frozenset(
 )
 # To add a report is to compare now.
 _OPERATOR: Final = frozenset(
-    {"reconciliation.add_reconciliationreport", "reconciliation.propose_correction"}
+    {
+        "reconciliation.add_reconciliationreport",
+        "reconciliation.propose_correction",
+        "risk.halt_trading",
+    }
+)
+_APPROVER: Final = frozenset(
+    {
+        "reconciliation.decide_correction",
+        "risk.decide_risklimits",
+        "risk.flatten_positions",
+        "risk.resume_trading",
+    }
+)
+_RISK_MANAGER: Final = frozenset(
+    {"positions.change_instrument", "risk.add_risklimits", "risk.decide_risklimits"}
 )
 _ADMINISTRATOR: Final = frozenset(
     {
@@ -50,8 +65,8 @@ _ADMINISTRATOR: Final = frozenset(
 GROUPS: Final[dict[str, frozenset[str]]] = {
     "Viewer": _VIEWER,
     "Operator": _VIEWER | _OPERATOR,
-    "Approver": _VIEWER | {"reconciliation.decide_correction"},
-    "Risk manager": _VIEWER | {"risk.add_risklimits"},
+    "Approver": _VIEWER | _APPROVER,
+    "Risk manager": _VIEWER | _RISK_MANAGER,
     "Administrator": _VIEWER | _ADMINISTRATOR,
 }
 

@@ -1,9 +1,10 @@
-"""The line at the top of every page: where you are, how old the last complete sync is, and
-whether something waits for a decision.
+"""The line at the top of every page: where you are, what orders may do now, how old the last
+complete sync is, and whether something waits for a decision.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from django.conf import settings
 from django.db.models import OuterRef, Subquery
@@ -11,21 +12,35 @@ from django.utils import timezone
 
 from ordinis.accounts.models import BrokerAccount
 from reconciliation.models import Correction, ReconciliationReport
+from risk import trading
 from risk.limits import in_force
 from risk.models import RiskLimits
+from risk.states import ACTIVE, HALTED, REDUCING, TradingState
 
 # How many times the cadence a sync may be old before it is amber, and red.
 LATE, TOO_LATE = 2, 3
+# What each trading state is called, and how loud it is.
+STATE_WORDS: Final = {ACTIVE: "Active", REDUCING: "Reducing", HALTED: "Halted"}
+STATE_TONES: Final = {ACTIVE: "", REDUCING: "amber", HALTED: "red"}
 
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """An account and how fresh the comparison with its broker is."""
+    """An account: what it may do, and how fresh the comparison with its broker is."""
 
     account: BrokerAccount
     at: datetime | None
     watched: bool
     tone: str
+    trading: TradingState
+
+    @property
+    def state_words(self) -> str:
+        return STATE_WORDS[self.trading.state]
+
+    @property
+    def state_tone(self) -> str:
+        return STATE_TONES[self.trading.state]
 
     @property
     def words(self) -> str:
@@ -57,7 +72,8 @@ def header() -> Header:
 
 def _sync(account: BrokerAccount, at: datetime | None) -> Sync:
     watched = in_force(account.pk).reconcile_mode != RiskLimits.ReconcileMode.OFF
-    return Sync(account, at, watched, _tone(at) if watched else "amber")
+    tone = _tone(at) if watched else "amber"
+    return Sync(account, at, watched, tone, trading.current(account.pk))
 
 
 def _tone(at: datetime | None) -> str:

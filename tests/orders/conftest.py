@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from django.db import transaction
 
-from orders import judgement, lifecycle, statuses
+from orders import lifecycle, statuses, working
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from ordinis.accounts.models import BrokerAccount, Strategy
@@ -18,6 +18,13 @@ from risk.limits import change
 
 START = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
 BROKER = Origin(Source.STREAM, "broker")
+
+
+@pytest.fixture(autouse=True)
+def _not_about_limits(request: pytest.FixtureRequest) -> None:
+    """Orders are taken here whatever they come to, but where a test is about that."""
+    if "account" in request.fixturenames and "default_limits" not in request.keywords:
+        request.getfixturevalue("wide_limits")
 
 
 @pytest.fixture
@@ -92,7 +99,7 @@ def report() -> ReportMaker:
 @pytest.fixture
 def as_it_fills(account: BrokerAccount, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exits are sent share by share, and a part at once after the one before."""
-    monkeypatch.setattr(judgement, "_MARGIN", timedelta(0))
+    monkeypatch.setattr(working, "MARGIN", timedelta(0))
     change(
         account=account,
         strategy=None,

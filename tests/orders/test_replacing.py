@@ -298,7 +298,7 @@ def test_a_sell_is_replaced_within_the_shares_that_are_held(
     too_many = _replace(api, old, qty="51")
 
     (violation,) = too_many.json()["violations"]
-    assert (violation["code"], violation["actual"]) == ("insufficient_quantity", "11.000000000")
+    assert (violation["code"], violation["actual"]) == ("insufficient_quantity", "11")
     assert heard(sim, "PATCH") == []
     assert _replace(api, old, qty="50").status_code == 201
 

@@ -13,7 +13,7 @@ from tests.conftest import Api
 pytestmark = pytest.mark.django_db
 
 
-def _set(*values: str, **options: str) -> str:
+def _set(*values: str, **options: str | bool) -> str:
     out = StringIO()
     call_command("limits", *values, stdout=out, **{"reason": "test", **options})
     return out.getvalue()
@@ -30,8 +30,9 @@ def test_each_change_is_a_version_with_author_and_reason(account: BrokerAccount)
     rows = RiskLimits.objects.order_by("version")
     assert [(row.version, row.reason, row.buy_offset) for row in rows] == [
         (1, "tighter", 10),
-        (2, "and the other side", 10),
+        (2, "and the other side", None),
     ]
+    assert [row.changed for row in rows] == [["buy_offset"], ["sell_offset"]]
     assert all("command line" in row.actor for row in rows)
     assert in_force(account.pk).sell_offset == 5
 
@@ -135,7 +136,17 @@ def test_the_command_shows_each_value_as_it_can_be_given_again(account: BrokerAc
         ("allowed_order_types=Market", "Market: not an order type"),
         ("duplicate_guard=maybe", "maybe.* is neither yes nor no"),
         ("buy_offset=yes", "decimal"),
-        ("max_positions=5", "not a limit that this version enforces"),
+        ("max_cash=5", "not a limit that this version enforces"),
+        ("account_orders_per_minute=5", "not a limit that this version enforces"),
+        ("max_positions=-1", "greater than or equal to 0"),
+        ("max_positions=2.5", "integer"),
+        ("max_position_pct=600.01", "less than or equal to 600"),
+        ("max_position_pct=NaN", "decimal"),
+        ("max_order_qty=0", "greater than or equal to 1E-9"),
+        ("max_orders_per_minute=0", "greater than or equal to 1"),
+        ("breaker_window_seconds=9", "greater than or equal to 10"),
+        ("allowed_sessions=regular,lunch", "lunch: not a session. Known: regular, extended"),
+        ("blocked_symbols=TSLA,AAPL250117C00150000", "AAPL250117C00150000: not a symbol"),
         ("nonsense", "KEY=VALUE"),
     ],
 )
@@ -158,18 +169,126 @@ def test_reconcile_mode_is_not_for_a_strategy(strategy: Strategy) -> None:
         _set("reconcile_mode=off", strategy="rsi")
 
 
+@pytest.mark.parametrize(
+    ("given", "stored"), [("tsla, brk.b,TSLA,", "BRK.B,TSLA"), (" , ", ""), ("F", "F")]
+)
+def test_symbols_are_stored_in_one_spelling(
+    account: BrokerAccount, given: str, stored: str
+) -> None:
+    _set(f"blocked_symbols={given}", f"allowed_symbols={given}")
+
+    row = RiskLimits.objects.get()
+    assert (row.blocked_symbols, row.allowed_symbols) == (stored, stored)
+    limits = in_force(account.pk)
+    assert limits.blocked_symbols == frozenset(stored.split(",")) - {""}
+    assert limits.allowed_symbols == (frozenset(stored.split(",")) if stored else None)
+
+
+def test_what_strategy_and_account_allow_is_what_both_allow_and_what_either_blocks(
+    strategy: Strategy,
+) -> None:
+    _set("allowed_symbols=A,B", "blocked_symbols=C", "allowed_sessions=regular,closed")
+    _set("allowed_symbols=B,D", "blocked_symbols=E", "allowed_sessions=regular", strategy="rsi")
+
+    limits = in_force(strategy.account_id, strategy.pk)
+
+    assert limits.allowed_symbols == {"B"}
+    assert limits.blocked_symbols == {"C", "E"}
+    assert limits.allowed_sessions == {"regular"}
+
+
+def test_lists_without_anything_in_common_allow_nothing_and_are_not_given_as_all(
+    strategy: Strategy,
+) -> None:
+    _set("allowed_symbols=A")
+
+    shown = _set("allowed_symbols=B", strategy="rsi")
+
+    assert in_force(strategy.account_id, strategy.pk).allowed_symbols == frozenset()
+    assert "# allowed_symbols: none, account and strategy have none in common" in shown
+    assert "allowed_symbols=\n" not in shown
+
+
+def test_the_rate_of_the_account_as_a_whole_is_the_accounts_own(strategy: Strategy) -> None:
+    _set("max_orders_per_minute=30", strategy="rsi")
+    assert in_force(strategy.account_id, strategy.pk).account_orders_per_minute == 60
+
+    _set("max_orders_per_minute=50")
+
+    limits = in_force(strategy.account_id, strategy.pk)
+    assert (limits.max_orders_per_minute, limits.account_orders_per_minute) == (30, 50)
+
+
+def test_what_a_strategy_prints_can_be_given_again(strategy: Strategy) -> None:
+    shown = _set("max_positions=7", "blocked_symbols=F", strategy="rsi")
+    pairs = [line for line in shown.splitlines()[1:] if not line.startswith("#")]
+    assert "max_positions=7" in pairs
+
+    again = _set(*pairs, strategy="rsi")
+
+    assert [line for line in again.splitlines()[1:] if not line.startswith("#")] == pairs
+
+
+def test_it_is_said_where_the_accounts_tighter_value_holds(strategy: Strategy) -> None:
+    _set("max_positions=10")
+
+    shown = _set("max_positions=15", strategy="rsi")
+
+    assert "max_positions=10" in shown.splitlines()
+    assert (
+        "# max_positions: the strategy's own is 15, the account's is 10: the tighter, 10, holds"
+    ) in shown
+
+
+def test_a_check_says_what_would_be_and_stores_nothing(account: BrokerAccount) -> None:
+    _set("loosening_needs_approval=yes")
+
+    shown = _set("max_positions=30", check=True, reason="")
+
+    assert "Nothing is stored" in shown
+    assert "Loosens max_positions" in shown
+    assert RiskLimits.objects.count() == 1
+
+
+def test_an_account_without_a_strategy_of_that_name_is_told_so(account: BrokerAccount) -> None:
+    with pytest.raises(CommandError, match="has no strategy 'momentum'"):
+        _set("max_positions=3", strategy="momentum")
+
+
 def test_the_api_shows_what_holds_for_the_strategy(api: Api, strategy: Strategy) -> None:
-    _set("allowed_order_types=trailing_stop,market", "duplicate_guard=no")
-    _set("buy_offset=20", "duplicate_guard=yes", strategy="rsi")
+    _set(
+        "allowed_order_types=trailing_stop,market", "duplicate_guard=no", "blocked_symbols=F,BRK.B"
+    )
+    _set("buy_offset=20", "duplicate_guard=yes", "max_order_qty=1.5", strategy="rsi")
 
     assert api.get("/risk/limits").json() == {
+        "max_positions": "20",
+        "max_position_pct": "5",
+        "max_exposure_pct": "150",
+        "max_net_exposure_pct": None,
+        "max_sector_pct": "30",
         "buying_power_buffer_pct": "1",
+        "max_order_qty": "1.5",
+        "max_order_notional": None,
+        "max_orders_per_minute": "60",
         "allowed_order_types": ["limit", "market", "trailing_stop"],
+        "allowed_symbols": None,
+        "blocked_symbols": ["BRK.B", "F"],
+        "allowed_sessions": ["closed", "extended", "regular"],
+        "allow_short": False,
         "duplicate_guard": True,
+        "breaker_error_rate_pct": "10",
+        "breaker_window_seconds": "300",
+        "breaker_min_orders": "10",
+        "breaker_consecutive_failures": "5",
+        "breaker_equity_drop_pct": "5",
+        "breaker_min_buying_power": "1000",
+        "breaker_cooldown_seconds": "300",
         "offset_mode": "bps",
         "buy_offset": "20",
         "sell_offset": "10",
         "max_slippage_pct": "0.5",
+        "loosening_needs_approval": False,
         "dependents_activation": "at_end",
         "reconcile_mode": "manual",
     }
