@@ -3,21 +3,27 @@
 import contextlib
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 
 from orders import statuses
+from orders.counted import Counted, counted
 from orders.models import Order, OrderHistory
-from ordinis.accounts.models import Strategy
+from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.console import text
 from ordinis.console.filters import AccountFilter, ChoiceFilter, DayFilter, SymbolFilter
 from ordinis.console.pages import ReadOnlyAdmin
 from ordinis.console.templatetags.console import age, moment, order_status
+
+COMMITMENTS_SHOWN = 500
 
 
 class StateFilter(ChoiceFilter):
@@ -86,6 +92,33 @@ class Relative:
     what: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commitments:
+    """An account, and its orders that count; dollars."""
+
+    account: BrokerAccount
+    orders: list[Counted]
+    more: int
+    money: Decimal
+    exposure: Decimal
+
+    @property
+    def available(self) -> Decimal | None:
+        held = self.account.buying_power
+        return None if held is None else held - self.money
+
+
+def _committed_by(account: BrokerAccount) -> Commitments:
+    orders = counted(account)
+    return Commitments(
+        account=account,
+        orders=orders[:COMMITMENTS_SHOWN],
+        more=max(len(orders) - COMMITMENTS_SHOWN, 0),
+        money=sum((each.money for each in orders), Decimal(0)),
+        exposure=sum((each.exposure for each in orders), Decimal(0)),
+    )
+
+
 @admin.register(Order)
 class OrderAdmin(ReadOnlyAdmin[Order]):
     list_display = (
@@ -150,6 +183,21 @@ class OrderAdmin(ReadOnlyAdmin[Order]):
     @admin.display(description="last change")
     def updated(self, row: Order) -> SafeString:
         return age(row.updated_at)
+
+    def get_urls(self) -> list[URLPattern]:
+        page = self.admin_site.admin_view(self.commitments)
+        return [path("commitments/", page, name="orders_order_commitments"), *super().get_urls()]
+
+    def commitments(self, request: HttpRequest) -> HttpResponse:
+        """Each order that counts when the next one is judged, and why."""
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        accounts = [_committed_by(account) for account in BrokerAccount.objects.all()]
+        return self.answer(
+            request, "console/commitments.html", "What orders commit", accounts=accounts
+        )
 
     def page(self, request: HttpRequest, row: Order) -> dict[str, Any]:
         fills = list(row.fills.select_related("ledger_entry__position"))

@@ -1,5 +1,5 @@
-"""The kill switch over HTTP: parses, calls one function, answers. Holds no rule. There is no address
-to resume: a person resumes, in the console."""
+"""The kill switch over HTTP: parses, calls one function, answers. Holds no rule. There is no way to
+resume here: a person resumes, in the console."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any

@@ -44,13 +44,22 @@ def of(strategy: Strategy) -> Rates:
     return Rates(counts["strategy"], counts["account"])
 
 
+def limited(strategy: Strategy, limits: Limits, rates: Rates) -> RateLimited | None:
+    """Why one more order would be too many, None where it would not."""
+    if rates.strategy >= limits.max_orders_per_minute:
+        return _limited(
+            strategy, "The strategy", limits.max_orders_per_minute, Q(strategy=strategy)
+        )
+    if rates.account >= limits.account_orders_per_minute:
+        return _limited(strategy, "The account", limits.account_orders_per_minute, Q())
+    return None
+
+
 def check(strategy: Strategy, limits: Limits) -> Rates:
     """Raises RateLimited when one more order would be too many."""
     rates = of(strategy)
-    if rates.strategy >= limits.max_orders_per_minute:
-        raise _limited(strategy, "The strategy", limits.max_orders_per_minute, Q(strategy=strategy))
-    if rates.account >= limits.account_orders_per_minute:
-        raise _limited(strategy, "The account", limits.account_orders_per_minute, Q())
+    if error := limited(strategy, limits, rates):
+        raise error
     return rates
 
 

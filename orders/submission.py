@@ -67,7 +67,10 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
     is_enabled = new.type in limits.allowed_order_types
     # The look under the lock counts. One before spares a duplicate what would come in between:
     # the broker's answer, and a refusal.
-    looks = limits.duplicate_guard and not (is_enabled and figures.are_at_hand(account))
+    sent_lately = rates.of(strategy)
+    limited = rates.limited(strategy, limits, sent_lately)
+    will_be_looked_for = is_enabled and not limited and figures.are_at_hand(account)
+    looks = limits.duplicate_guard and not will_be_looked_for
     if looks and idempotency.alike(strategy, order, children):
         with transaction.atomic():
             BrokerAccount.lock(account.pk)
@@ -75,7 +78,8 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
                 return found
     if not is_enabled:
         raise OrderTypeNotEnabled(new.type)
-    sent_lately = rates.check(strategy, limits)
+    if limited:
+        raise limited
     asset = assets.asset_of(account, new.symbol)
     for each in (terms.of(order), *exits.terms_of(children)):
         terms.check(each, asset)

@@ -13,7 +13,9 @@ from ninja.errors import HttpError, ValidationError
 
 from orders.api import router as orders
 from orders.events_api import router as events
+from orders.halt_api import router as halting
 from orders.judgement import reserved
+from orders.state_api import router as states
 from orders.sync import refresh
 from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
@@ -90,6 +92,8 @@ api.add_router("/orders", orders)
 api.add_router("", events)
 api.add_router("", positions)
 api.add_router("", risk)
+api.add_router("", states)
+api.add_router("", halting)
 api.add_router("/reconciliation", reconciliation)
 
 

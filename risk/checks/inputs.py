@@ -1,6 +1,6 @@
 """SPEC K1: a figure that is missing, not finite or absurd denies. Nothing is computed from it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -45,7 +45,7 @@ def check(intent: Intent, context: Context) -> Iterator[Finding]:
 
 
 def _unusable(
-    code: str, whose: str, values: dict[str, Decimal | None], remedy: str
+    code: str, whose: str, values: Mapping[str, Decimal | None], remedy: str
 ) -> Iterator[Finding]:
     for name, value in values.items():
         if _is_broken(value):

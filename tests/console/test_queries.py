@@ -42,6 +42,11 @@ def orders(account: BrokerAccount, count: int) -> None:
     )
 
 
+def committed(account: BrokerAccount, count: int) -> None:
+    BrokerAccount.objects.update(as_of=timezone.now(), buying_power=Decimal(1_000_000))
+    orders(account, count)
+
+
 def drifts(account: BrokerAccount, count: int) -> None:
     """Positions, breaks and corrections."""
     for _ in range(count):
@@ -110,6 +115,7 @@ def instruments(account: BrokerAccount, count: int) -> None:
         ("/", orders),
         ("/", alerts),
         ("/orders/order/", orders),
+        ("/orders/order/commitments/", committed),
         ("/positions/position/", drifts),
         ("/reconciliation/break/", drifts),
         ("/reconciliation/correction/", drifts),

@@ -405,7 +405,7 @@ def test_only_allowed_symbols_are_opened_and_no_blocked_ones() -> None:
 
 
 @pytest.mark.parametrize("kind", ["regular", "extended", "closed"])
-def test_orders_are_taken_in_the_allowed_sessions_only(kind: str) -> None:
+def test_orders_are_taken_in_the_allowed_sessions_only(kind: Any) -> None:
     session = exchange.Session(kind=kind, day=DAY.date(), opens=at(9, 30), closes=at(16, 0))
     limits = replace(WIDE, allowed_sessions=frozenset({"regular"}))
 
