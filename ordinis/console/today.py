@@ -19,6 +19,7 @@ from ordinis.alerts.models import Alert
 from ordinis.console import text
 from ordinis.console.days import start_of_today
 from ordinis.console.header import Header
+from positions.sectors import unknown_symbols
 from reconciliation.corrections import may_decide
 from reconciliation.models import Break, Correction, ReconciliationReport
 
@@ -65,7 +66,7 @@ class Today:
 def today(user: User, header: Header) -> Today:
     """Everything the page shows to this person, as of now."""
     breaks = _breaks(user)
-    items = [*breaks[:SHOWN], *_late(header), *_unresolved(), *_alerts()]
+    items = [*breaks[:SHOWN], *_late(header), *_unresolved(), *_alerts(), *_without_sector()]
     # What is red comes first; otherwise the order above stands.
     items.sort(key=lambda item: item.tone != "red")
     return Today(
@@ -146,6 +147,25 @@ def _unresolved() -> list[Item]:
             action="See the order",
         )
         for row in rows
+    ]
+
+
+def _without_sector() -> list[Item]:
+    still = Order.objects.exclude(status__in=sorted(statuses.CLOSED)).order_by()
+    symbols = unknown_symbols(also=still.values_list("symbol", flat=True).distinct())
+    if not symbols:
+        return []
+    return [
+        Item(
+            key="without-sector",
+            tone="amber",
+            word="To look at",
+            what=f"{len(symbols)} symbol{'s' if len(symbols) > 1 else ''} without a sector",
+            detail=f"{', '.join(symbols[:SHOWN])}: held or on order, counted as Unknown.",
+            since=None,
+            url=reverse("admin:positions_instrument_changelist"),
+            action="Give it one" if len(symbols) == 1 else "Give them one",
+        )
     ]
 
 

@@ -17,11 +17,7 @@ from ordinis.accounts.models import ApiToken, BrokerAccount, Strategy
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.console import text
 from reconciliation.models import Correction, ReconciliationReport
-from risk.limits import Limits, in_force
-from risk.models import RiskLimits
 from tests.console.conftest import Browse, held
-
-NEW_LIMITS = "/risk/risklimits/add/"
 
 
 def compared(account: BrokerAccount, ago: float) -> None:
@@ -44,6 +40,18 @@ def test_today_is_quiet_when_all_is_well(browse: Browse, account: BrokerAccount)
     assert "Book equals broker" in page
     assert 'badge amber"' not in page
     assert 'badge red"' not in page
+
+
+def test_today_names_what_is_held_and_has_no_sector(
+    browse: Browse, account: BrokerAccount
+) -> None:
+    held(account, "ZZZZ", "100")
+    compared(account, ago=5)
+
+    page = browse("Viewer").get("/").content.decode()
+
+    assert "1 symbol without a sector" in page
+    assert "ZZZZ: held or on order, counted as Unknown." in page
 
 
 def test_today_leads_an_approver_to_the_decision_and_a_viewer_to_the_evidence(
@@ -203,81 +211,6 @@ def test_orders_are_found_by_state_symbol_day_and_search(
     ):
         page = client.get(f"/orders/order/?{query}").content.decode()
         assert ("rsi-1</a>" in page) is found, query
-
-
-def test_a_new_version_of_the_limits_needs_a_reason_and_the_permission(
-    browse: Browse, account: BrokerAccount
-) -> None:
-    given = {"buy_offset": "0", "reason": "Cross the spread."}
-    manager = browse("Risk manager")
-
-    assert browse("Viewer").post(NEW_LIMITS, given).status_code == 403
-    assert manager.post(NEW_LIMITS, {"buy_offset": "0"}).status_code == 200
-    assert not RiskLimits.objects.exists()
-    assert manager.post(NEW_LIMITS, given).status_code == 302
-    row = RiskLimits.objects.get()
-    assert (row.version, row.actor, row.reason) == (1, "risk manager", "Cross the spread.")
-    assert row.author is not None
-    assert in_force(account.pk).buy_offset == 0
-    assert "Buy offset: not set → <b>0</b>" in manager.get("/risk/risklimits/").content.decode()
-
-
-def test_order_types_and_the_duplicate_guard_are_set_and_emptied_in_the_console(
-    browse: Browse, account: BrokerAccount
-) -> None:
-    manager = browse("Risk manager")
-    given = {"allowed_order_types": "stop, market", "duplicate_guard": "False"}
-    form = manager.get(NEW_LIMITS).content.decode()
-    assert '<option value="" selected>not set</option>' in form
-    assert '<option value="False">No</option>' in form
-
-    assert manager.post(NEW_LIMITS, {**given, "reason": "Stops."}).status_code == 302
-    limits = in_force(account.pk)
-    assert limits.allowed_order_types == {"limit", "market", "stop"}
-    assert limits.duplicate_guard is False
-    page = manager.get("/risk/risklimits/").content.decode()
-    assert "<td>limit, market, stop</td><td>No</td>" in page
-    assert "Allowed order types: not set → <b>limit, market, stop</b>" in page
-    assert "Duplicate guard: not set → <b>No</b>" in page
-    form = manager.get(NEW_LIMITS).content.decode()
-    assert 'value="limit,market,stop"' in form
-    assert '<option value="False" selected>No</option>' in form
-
-    emptied = {"allowed_order_types": "", "duplicate_guard": "", "reason": "Back."}
-    assert manager.post(NEW_LIMITS, emptied).status_code == 302
-    assert in_force(account.pk) == Limits()
-    page = manager.get("/risk/risklimits/").content.decode()
-    assert "Duplicate guard: No → <b>not set</b>" in page
-
-
-def test_saving_limits_unchanged_makes_no_version_and_a_version_is_never_edited(
-    browse: Browse, account: BrokerAccount
-) -> None:
-    manager = browse("Risk manager")
-    manager.post(NEW_LIMITS, {"max_slippage_pct": "0.3", "reason": "Tighter."})
-    again = manager.post(NEW_LIMITS, {"max_slippage_pct": "0.3", "reason": "Again."})
-    row = RiskLimits.objects.get()
-
-    assert "Nothing was changed" in again.content.decode()
-    assert manager.post(f"/risk/risklimits/{row.pk}/change/", {}).status_code == 405
-    assert manager.post(f"/risk/risklimits/{row.pk}/delete/", {}).status_code == 403
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "words"),
-    [
-        ("buying_power_buffer_pct", "101", "less than or equal to 100"),
-        ("allowed_order_types", "iceberg", "iceberg: not an order type. Known: limit, market"),
-        ("duplicate_guard", "maybe", "Select a valid choice"),
-    ],
-)
-def test_a_value_that_is_not_allowed_is_refused_with_its_reason(
-    browse: Browse, account: BrokerAccount, key: str, value: str, words: str
-) -> None:
-    answer = browse("Risk manager").post(NEW_LIMITS, {key: value, "reason": "Everything."})
-
-    assert words in answer.content.decode()
-    assert not RiskLimits.objects.exists()
 
 
 def test_a_token_is_shown_once_and_revoked_by_post(browse: Browse, strategy: Strategy) -> None:

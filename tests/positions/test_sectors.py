@@ -306,7 +306,7 @@ def test_fifty_thousand_lines_take_seconds_and_a_bounded_number_of_queries() -> 
         digest = sectors.preview(parsed).digest
         imported(parsed, digest=digest)
 
-    assert perf_counter() - began < 20
+    assert perf_counter() - began < 30  # a loaded machine; 3 s on an idle one
     assert len(asked) <= 20
     assert Instrument.objects.filter(source="Import by ann").count() == 50_000
 
