@@ -29,6 +29,7 @@ _PROBE_PATIENCE: Final = timedelta(minutes=2)
 _LOOKED_BACK: Final = timedelta(days=1)
 # The newest of each kind: beyond them no share changes much.
 _MOST: Final = 5000
+_RESOLVER: Final = "resolver"  # the actor of what `orders.resolver` does
 
 
 def outcomes_of(account_id: int, since: datetime) -> list[Outcome]:
@@ -132,7 +133,7 @@ def _failure(order: Order, now: datetime) -> Outcome | None:
             funds=breaker.is_for_funds(message),
             message=message,
         )
-    if order.submitted_at is None or order.lost_by == "resolver":  # type: ignore[attr-defined]
+    if order.submitted_at is None or order.lost_by == _RESOLVER:  # type: ignore[attr-defined]
         return None
     at = order.submitted_at + _UNRESOLVED_FOR
     if order.status == statuses.FAILED and order.updated_at < at:

@@ -73,7 +73,8 @@ def _barred(order: Order, state: TradingState) -> str:
 def _held_back(order: Order, why: str) -> Order:
     """It has not left, unless an earlier sending did."""
     if order.attempts > 1:
-        return _lost(order, why)
+        # Not the broker's doing: the breaker must not count it as an answer that never came.
+        return decide(order, statuses.UNRESOLVED, why, actor="resolver")
     if order.parent_id is not None and order.replaces_id is None:
         return _wait_again(order, why)
     violation = {"code": "trading_halted", "message": why, "limit": "0", "actual": "1"}
@@ -234,10 +235,10 @@ def _lost(order: Order, why: str) -> Order:
     return decide(order, statuses.UNRESOLVED, why)
 
 
-def decide(order: Order, to: str, why: str, **changes: Any) -> Order:
+def decide(order: Order, to: str, why: str, *, actor: str = "broker", **changes: Any) -> Order:
     """What the send proved. The stream may have told the order's fate before: then that holds."""
     try:
-        return lifecycle.transition(order.pk, to, Origin(Source.SUBMIT, "broker", why), **changes)
+        return lifecycle.transition(order.pk, to, Origin(Source.SUBMIT, actor, why), **changes)
     except statuses.InvalidTransition:
         return get(order.pk)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from itertools import groupby
 
-from django.db.models import Count, F, Max, Min, Q, Sum
+from django.db.models import Count, F, Max, Min, OuterRef, Q, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
 
 from orders import statuses
@@ -17,6 +17,7 @@ from ordinis.numbers import plain
 from positions.ledger import Holding, after
 from positions.models import LedgerEntry, Position
 from reconciliation.models import Correction
+from risk.models import TradingChange, TradingControl
 
 _ZERO = Decimal(0)
 
@@ -170,6 +171,27 @@ def _dependents_follow_their_parents() -> Iterator[str]:
             )
 
 
+def _trading_states_are_those_of_their_history() -> Iterator[str]:
+    """Invariant 8: what a person set stands until a person changes it."""
+    newest = TradingChange.objects.filter(
+        account=OuterRef("account"), kind=TradingChange.Kind.PERSON
+    ).order_by("-at", "-pk")
+    last = Coalesce(Subquery(newest.values("to_state")[:1]), Value(TradingControl.State.ACTIVE))
+    for row in TradingControl.objects.annotate(last=last).exclude(state=F("last")):
+        yield f"account {row.account_id}: trading is {row.state}, but it was last set to {row.last}"
+
+
+def _short_sales_are_sells() -> Iterator[str]:
+    for order in Order.objects.filter(sells_short=True).exclude(side="sell"):
+        yield f"order {order.pk}: a {order.side} can't sell short"
+
+
+def _reductions_are_cut() -> Iterator[str]:
+    wrong = Q(reduce_only=False) | Q(requested_qty__lt=F("qty"))
+    for order in Order.objects.filter(wrong, requested_qty__isnull=False):
+        yield f"order {order.pk}: only an order that reduces is cut, and never made larger"
+
+
 def _events_are_numbered_without_a_gap() -> Iterator[str]:
     numbered = Event.objects.exclude(seq=None).order_by().values("strategy")
     for row in numbered.annotate(count=Count("pk"), last=Max("seq")).exclude(count=F("last")):
@@ -186,5 +208,8 @@ _CHECKS: tuple[Callable[[], Iterator[str]], ...] = (
     _corrections_were_decided_by_another,
     _executions_are_booked_once,
     _events_are_numbered_without_a_gap,
+    _trading_states_are_those_of_their_history,
+    _short_sales_are_sells,
+    _reductions_are_cut,
     _dependents_follow_their_parents,
 )

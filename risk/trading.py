@@ -61,7 +61,7 @@ def under_lock(account: BrokerAccount, figures: Figures, limits: Limits) -> Trad
             asked_at=figures.asked_at,
             limits=limits,
         )
-    return _effective(control, account, mode=limits.reconcile_mode, levels=found)
+    return _effective(control, levels=found, limits=limits)
 
 
 def claim_probe(account: BrokerAccount, order_id: UUID) -> None:
@@ -82,8 +82,7 @@ def current(account_id: int) -> TradingState:
         account = BrokerAccount.objects.annotate(read_at=_Clock()).get(pk=account_id)
         control = TradingControl(account=account)
         control.clock = account.read_at
-    mode = in_force(account_id).reconcile_mode
-    return _effective(control, control.account, mode=mode, levels=_stored(control.levels))
+    return _by_rows(control)
 
 
 # --- a person's hand -------------------------------------------------------------------------
@@ -102,8 +101,7 @@ def set_state(account_id: int, state: str, *, reason: str, actor: str) -> Tradin
             control.set_at = control.clock
             _note(control, Kind.PERSON, before, state, reason, actor=actor)
             _tell_of_halt(control)
-        mode = in_force(account_id).reconcile_mode
-        return _effective(control, control.account, mode=mode, levels=_stored(control.levels))
+        return _by_rows(control)
 
 
 def override(account_id: int, *, until: datetime, reason: str, actor: str) -> TradingState:
@@ -115,7 +113,7 @@ def override(account_id: int, *, until: datetime, reason: str, actor: str) -> Tr
             raise ValueError("An override ends in the future: give a later moment.")
         figures = {"reasons": control.breaker_reasons, "levels": control.levels}
         why = f"Until {_shown(until)}: {reason}"
-        before = control.breaker
+        before = _breaker_shown(control)
         _close(control)
         control.override_until, control.override_reason = until, reason
         control.override_actor = actor
@@ -127,8 +125,7 @@ def override(account_id: int, *, until: datetime, reason: str, actor: str) -> Tr
             severity=Alert.Severity.WARNING,
             message=f"{actor} overrides the circuit breaker until {_shown(until)}: {reason}",
         )
-        mode = in_force(account_id).reconcile_mode
-        return _effective(control, control.account, mode=mode, levels=_stored(control.levels))
+        return _by_rows(control)
 
 
 def end_override(account_id: int, *, reason: str, actor: str) -> TradingState:
@@ -137,8 +134,7 @@ def end_override(account_id: int, *, reason: str, actor: str) -> TradingState:
     with _locked(account_id) as control:
         if control.override_until is not None:
             _end_override(control, reason, actor=actor)
-        mode = in_force(account_id).reconcile_mode
-        return _effective(control, control.account, mode=mode, levels=_stored(control.levels))
+        return _by_rows(control)
 
 
 # --- what became of orders -------------------------------------------------------------------
@@ -181,7 +177,7 @@ def review(account_id: int) -> None:
             )
             if [reason.code for reason in found] == _codes(control.levels):
                 control.levels = _storable(found)  # the same levels, the figures of today
-        _tell_of_books(account, _books_are_old(control, account, limits.reconcile_mode))
+        _tell_of_books(account, _books_are_old(control, limits))
 
 
 # --- the row ---------------------------------------------------------------------------------
@@ -260,10 +256,14 @@ def _overridden(control: TradingControl) -> bool:
 # --- the effective state ---------------------------------------------------------------------
 
 
+def _by_rows(control: TradingControl) -> TradingState:
+    return _effective(control, levels=_stored(control.levels))
+
+
 def _effective(
-    control: TradingControl, account: BrokerAccount, *, mode: str, levels: list[Reason]
+    control: TradingControl, *, levels: list[Reason], limits: Limits | None = None
 ) -> TradingState:
-    others = [*_by_person(control), *_books_are_old(control, account, mode)]
+    others = [*_by_person(control), *_books_are_old(control, limits)]
     tripped: list[Reason] = []
     shown = _CLOSED
     if _overridden(control):
@@ -314,15 +314,19 @@ def _override_reason(control: TradingControl) -> Reason:
     )
 
 
-def _books_are_old(control: TradingControl, account: BrokerAccount, mode: str) -> list[Reason]:
+def _books_are_old(control: TradingControl, limits: Limits | None = None) -> list[Reason]:
     """A book that nobody has compared for long can't be trusted. One that is not open yet is
     compared when it is opened, before the first order."""
+    account = control.account
     compared = account.books_as_of or account.opened_at
-    if compared is None or mode == RiskLimits.ReconcileMode.OFF:
+    if compared is None:
         return []
     limit = max(timedelta(seconds=10 * settings.RECONCILE_SECONDS), _BOOKS_FLOOR)
     age = control.clock - compared
     if age <= limit:
+        return []
+    mode = (limits or in_force(account.pk)).reconcile_mode
+    if mode == RiskLimits.ReconcileMode.OFF:
         return []
     return [
         Reason(

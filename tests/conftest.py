@@ -11,7 +11,7 @@ from orders import assets, wake
 from ordinis.accounts.brokers import _adapter
 from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
 from ordinis.broker import transport
-from risk import figures
+from risk import exchange, figures
 from risk.limits import change
 from tests.flushing import flush
 from tests.simulator_server import SimulatorServer
@@ -30,6 +30,7 @@ def sim(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sim
         settings.BROKER_URL = server.url
         figures._shared.clear()
         assets.forget()
+        exchange.forget()
         yield server
         until(wake.is_idle, seconds=30)  # what it began must not outlive its database
         _adapter.cache_clear()

@@ -4,24 +4,24 @@ sector of its own.
 
 from collections.abc import Iterator
 
+from positions.models import UNKNOWN_SECTOR
 from risk.checks.percent import of_equity
 from risk.checks.values import ZERO, Context, Finding, Intent, adds
 from risk.exposure import Worth
 from risk.limits import Limits
 
 CODE = "max_sector_pct"
-UNKNOWN = "Unknown"
 
 
 def check(intent: Intent, context: Context, limits: Limits) -> Iterator[Finding]:
     if not adds(intent, context, limits):
         return
-    sector = context.sectors.get(intent.symbol, UNKNOWN)
+    sector = context.sectors.get(intent.symbol, UNKNOWN_SECTOR)
     before = sum(
         (
             worth.gross
             for symbol, worth in context.worth.items()
-            if context.sectors.get(symbol, UNKNOWN) == sector
+            if context.sectors.get(symbol, UNKNOWN_SECTOR) == sector
         ),
         ZERO,
     )

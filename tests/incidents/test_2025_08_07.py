@@ -101,7 +101,7 @@ def test_the_same_sell_is_denied_when_less_is_free_now_and_is_not_cut_in_silence
 
 
 def test_the_tecl_order_of_52596_against_3432_62_is_denied_here_with_both_amounts(
-    sim: SimulatorServer, api: Api
+    sim: SimulatorServer, api: Api, wide_limits: None
 ) -> None:
     sim.post("/sim/account", {"buying_power": "3432.62"})
     body = {"symbol": "TECL", "side": "buy", "qty": "600", "limit_price": "87.66"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orders import jobs, judgement, stream_store
+from orders import jobs, stream_store, working
 from orders.models import Order, StreamMessage
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert
@@ -56,7 +56,7 @@ def test_no_take_profit_leaves_before_the_broker_confirms_its_parent_and_each_le
     sim: SimulatorServer, api: Api, account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What the broker acknowledged counts as seen at once: parents share symbols.
-    monkeypatch.setattr(judgement, "_MARGIN", timedelta(0))
+    monkeypatch.setattr(working, "MARGIN", timedelta(0))
     for symbol, _, price in PARENTS:
         quote(sim, symbol, str(price + 3))
     with Listening(account):

@@ -1,5 +1,6 @@
 """What became of orders at the broker, as their rows tell it, and what the breaker makes of it."""
 
+import signal
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,23 +11,25 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from orders import lifecycle, outcome_jobs, statuses
+from orders import jobs, lifecycle, outcome_jobs, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from orders.outcomes import distances_of, judge_outcomes, outcomes_of
-from ordinis.accounts.models import BrokerAccount, Strategy
+from orders.sync import ensure_open_book
+from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
 from ordinis.alerts.models import Alert
 from reconciliation.run import reconcile
 from risk import trading
 from risk.breaker import Outcome
 from risk.figures import database_now
 from risk.models import TradingChange, TradingControl
-from tests.conftest import Api
+from tests import conftest, other_process
+from tests.conftest import Api, hold, quote
 from tests.orders.conftest import ReportMaker
 from tests.risk.trading_desk import cool_down, judged, tries, trip
 from tests.simulator_server import SimulatorServer
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.default_limits]
 BROKER = Origin(Source.SUBMIT, "broker")
 RESOLVER = Origin(Source.SUBMIT, "resolver", "Its sender ended before the broker's answer.")
 NO_FUNDS = {"code": "40310000", "message": "insufficient buying power", "fields": {}}
@@ -156,6 +159,25 @@ def test_an_order_that_was_given_up_counts_once_however_long_it_was_unresolved(
     given_up(order)
 
     assert outcomes(account) == [before]
+
+
+def test_an_order_that_was_given_up_early_has_failed_at_once(
+    account: BrokerAccount, sent: Sent
+) -> None:
+    order = given_up(lost(sent(ago=12)))
+
+    (outcome,) = outcomes(account)
+    assert (outcome.failed, outcome.at) == (True, order.updated_at)
+
+
+def test_an_answer_lost_before_the_time_asked_for_may_count_within_it(
+    account: BrokerAccount, sent: Sent
+) -> None:
+    order = lost(sent(ago=45))
+    Order.objects.filter(pk=order.pk).update(updated_at=order.submitted_at)
+
+    assert [outcome.order_id for outcome in outcomes(account, since=20)] == [order.pk]
+    assert outcomes(account, since=10) == []
 
 
 def test_an_order_that_was_found_after_all_is_a_success(
@@ -508,6 +530,105 @@ def test_one_account_that_can_not_be_judged_does_not_hold_up_the_others(
 # --- over HTTP -----------------------------------------------------------------------------------
 
 
+BUY = {"symbol": "TSLA", "side": "buy", "qty": "1", "limit_price": "250.00"}
+SELL = {"symbol": "OKE", "side": "sell", "qty": "39", "limit_price": "71.00"}
+
+
+@pytest.fixture
+def trader(sim: SimulatorServer, account: BrokerAccount, api: Api) -> Api:
+    """A strategy of an account that holds 39 OKE; TSLA is quoted above where it buys."""
+    hold(sim, "OKE", "39", "70")
+    quote(sim, "OKE", "70")
+    quote(sim, "TSLA", "260")
+    reconcile(account)
+    return api
+
+
+def test_after_a_refusal_for_funds_only_what_reduces_reaches_the_broker(
+    sim: SimulatorServer, trader: Api
+) -> None:
+    sim.post("/sim/faults", {"kind": "no_funds"})
+    assert trader.post("/orders", BUY).json()["code"] == "broker_rejected"
+
+    denied_one = trader.post("/orders", {**BUY, "qty": "2"})
+    assert denied_one.status_code == 422
+    (violation,) = denied_one.json()["violations"]
+    assert "insufficient buying power" in violation["message"]
+    assert trader.post("/orders", {**SELL, "qty": "40"}).status_code == 422
+    assert trader.post("/orders", SELL).status_code == 201
+
+    assert [each["body"]["symbol"] for each in posts(sim)] == ["TSLA", "OKE"]
+    assert trader.post("/orders/cancel-all", {"reason": "Enough."}).status_code == 200
+
+
+def test_the_first_order_after_the_cool_down_tries_and_closes_the_breaker(
+    sim: SimulatorServer, account: BrokerAccount, trader: Api
+) -> None:
+    trip(account)
+    cool_down(account)
+    assert trader.post("/orders", SELL).status_code == 201  # it reduces: it need not try
+    assert breaker() == "half_open"
+
+    assert trader.post("/orders", BUY).status_code == 201
+
+    assert breaker() == "closed"
+    assert trader.post("/orders", {**BUY, "qty": "2", "limit_price": "249.00"}).status_code == 201
+
+
+def test_the_first_order_after_the_cool_down_opens_it_again_when_it_is_refused(
+    sim: SimulatorServer, account: BrokerAccount, trader: Api
+) -> None:
+    trip(account)
+    cool_down(account)
+    sim.post("/sim/faults", {"kind": "no_funds"})
+
+    assert trader.post("/orders", BUY).json()["code"] == "broker_rejected"
+
+    control = TradingControl.objects.get()
+    assert (control.breaker, control.trips) == ("open", 2)
+    assert trader.post("/orders", {**BUY, "qty": "2"}).json()["code"] == "order_denied"
+    assert len(posts(sim)) == 1
+
+
+def test_a_process_that_dies_while_its_order_tries_leaves_it_trying(
+    sim: SimulatorServer, account: BrokerAccount, strategy: Strategy, trader: Api
+) -> None:
+    trip(account)
+    cool_down(account)
+    _, token = ApiToken.issue(strategy, SCOPES)
+    process = other_process.start(
+        *("tests.risk.trading_desk", str(account.pk), "order", token),
+        broker=sim.url,
+        ORDINIS_FAILPOINT="send.committed",
+    )
+    assert process.wait(30) == -signal.SIGKILL
+    order = Order.objects.get()
+    assert (order.status, TradingControl.objects.get().probe) == ("submitting", order.pk)
+
+    another = {**BUY, "symbol": "KO", "limit_price": "60.00"}
+    assert trader.post("/orders", another).json()["code"] == "order_denied"
+    judge_outcomes(account.pk)
+    assert TradingControl.objects.get().probe == order.pk
+
+    # The resolver finds that it never arrived, and sends it again.
+    Order.objects.update(submitted_at=database_now() - timedelta(seconds=20))
+    jobs.resolve()
+    missed = database_now() - timedelta(seconds=11)
+    Order.objects.update(lookups_missed=2, first_missed_at=missed)
+    jobs.resolve()
+    judge_outcomes(account.pk)
+
+    order.refresh_from_db()
+    assert order.status in ("pending_new", "accepted", "new")
+    assert breaker() == "closed"
+    assert len(posts(sim)) == 1
+
+
+def posts(sim: SimulatorServer) -> list[dict[str, Any]]:
+    """The order requests that reached the broker."""
+    return conftest.sent(sim)
+
+
 def test_the_state_is_told_with_reasons_and_distances(
     sim: SimulatorServer, account: BrokerAccount, api: Api, sent: Sent
 ) -> None:
@@ -548,6 +669,17 @@ def test_the_distances_are_those_of_what_still_counts(
 
     assert told["consecutive_failures"] == 0
     assert told["error_rate"] is None
+
+
+def test_books_that_were_taken_over_count_as_compared(
+    sim: SimulatorServer, account: BrokerAccount
+) -> None:
+    ensure_open_book(account)
+
+    account.refresh_from_db()
+    assert account.books_as_of is not None
+    assert account.opened_at is not None
+    assert account.books_as_of <= account.opened_at
 
 
 def test_a_complete_comparison_of_the_books_is_noted_and_a_failed_one_is_not(

@@ -139,6 +139,20 @@ def test_a_lasting_change_of_the_same_key_outlasts_a_temporary_one(
     assert in_force(account.pk).max_positions == 7
 
 
+def test_of_two_versions_of_a_key_the_one_that_starts_last_holds_and_then_the_higher_one(
+    changed: Change,
+) -> None:
+    scheduled = changed(max_positions=5, starts="next_session")
+    at_once = changed(max_positions=7)
+    after, start = scheduled.starts_at, at_once.starts_at
+    alike = RiskLimits(version=9, starts_at=start, changed=["max_positions"], max_positions=8)
+
+    for rows in ([scheduled, at_once], [at_once, scheduled]):
+        assert own(standing(rows, after), None) == {"max_positions": 5}
+    for rows in ([alike, at_once], [at_once, alike]):
+        assert own(standing(rows, start), None) == {"max_positions": 8}
+
+
 def test_a_temporarily_emptied_value_falls_back_and_returns(
     account: BrokerAccount, changed: Change
 ) -> None:

@@ -1,5 +1,6 @@
 """Limits: defaults, versions, fall-back from strategy to account, and clear refusals."""
 
+import re
 from io import StringIO
 
 import pytest
@@ -248,6 +249,63 @@ def test_a_check_says_what_would_be_and_stores_nothing(account: BrokerAccount) -
     assert "Nothing is stored" in shown
     assert "Loosens max_positions" in shown
     assert RiskLimits.objects.count() == 1
+
+
+def test_a_change_until_then_or_from_the_next_session_on_is_told_as_such(
+    account: BrokerAccount,
+) -> None:
+    for_now = _set("max_positions=5", until="2h", reason="quiet\nday")
+    later = _set("buy_offset=3", starts="next_session")
+
+    assert "max_positions=5" in for_now.splitlines()
+    told = [line for line in later.splitlines() if line.startswith("#")]
+    assert len(told) == 2
+    assert re.fullmatch(
+        r"# main, version 1: temporary, from .* until .* ET: max_positions=5 \(quiet day\)", told[0]
+    )
+    assert re.fullmatch(
+        r"# main, version 2: scheduled, from .* ET on: buy_offset=3 \(test\)", told[1]
+    )
+    assert "buy_offset=15" in later.splitlines()
+
+
+def test_a_change_that_waits_is_told_as_such(account: BrokerAccount) -> None:
+    _set("loosening_needs_approval=yes")
+
+    shown = _set("max_positions=30", until="2h")
+
+    assert "main, version 2 loosens a limit and waits for a second person" in shown
+    assert "# Loosens max_positions." in shown
+    assert (
+        "# main, version 2: waiting for a second person, from its approval, for 2 h: "
+        "max_positions=30 (test)"
+    ) in shown
+    assert "max_positions=20" in shown.splitlines()
+
+
+def test_it_is_told_what_a_tightening_would_have_denied(strategy: Strategy) -> None:
+    assert "# Of 0 orders sent in the last 30 days it would have denied 0." in _set(
+        "max_positions=5"
+    )
+    assert "would have denied" not in _set("max_positions=6")
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        (["max_positions=5"], {"until": "tomorrow"}, "is no end"),
+        (["max_positions=5"], {"until": "2020-01-01 16:00"}, "must end after it starts"),
+        ([], {"until": "2h"}, "Name what to change"),
+        ([], {"check": True}, "Name what to change"),
+    ],
+)
+def test_a_window_that_is_not_allowed_is_refused_and_changes_nothing(
+    account: BrokerAccount, values: list[str], options: dict[str, str | bool], message: str
+) -> None:
+    with pytest.raises(CommandError, match=message):
+        _set(*values, **options)
+
+    assert not RiskLimits.objects.exists()
 
 
 def test_an_account_without_a_strategy_of_that_name_is_told_so(account: BrokerAccount) -> None:

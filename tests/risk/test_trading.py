@@ -425,6 +425,13 @@ def test_an_order_that_changes_nothing_costs_one_query(desk: BrokerAccount) -> N
     assert len(queries) == 1
 
 
+def test_the_last_look_before_an_order_is_sent_costs_one_query(desk: BrokerAccount) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        trading.current(desk.pk)
+
+    assert len(queries) == 1
+
+
 def test_a_level_that_lasts_is_told_once(desk: BrokerAccount) -> None:
     for buying_power in ("999", "998", "500"):
         judged(desk, figures(buying_power=buying_power))

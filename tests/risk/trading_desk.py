@@ -105,7 +105,7 @@ def cool_down(account: "BrokerAccount") -> None:
     TradingControl.objects.filter(account=account).update(retry_at=database_now())
 
 
-def main(account_id: int, what: str) -> None:
+def main(account_id: int, what: str, token: str = "") -> None:
     import django
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ordinis.settings")
@@ -114,9 +114,22 @@ def main(account_id: int, what: str) -> None:
     from risk import trading
 
     account = BrokerAccount.objects.get(pk=account_id)
-    told = tries(account, uuid4()) if what == "claim" else asdict(trading.current(account_id))
+    told: object = asdict(trading.current(account_id))
+    if what == "claim":
+        told = tries(account, uuid4())
+    elif what == "order":
+        told = _send(token)
     sys.stdout.write(f"{told}\n")
 
 
+def _send(token: str) -> int:
+    from django.test import Client
+
+    client = Client(SERVER_NAME="localhost", headers={"Authorization": f"Bearer {token}"})
+    body = {"symbol": "TSLA", "side": "buy", "qty": "1", "limit_price": "250.00"}
+    answer = client.post("/api/v1/orders", body, content_type="application/json")
+    return answer.status_code
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), *sys.argv[2:])

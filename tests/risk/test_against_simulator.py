@@ -1,0 +1,294 @@
+"""Property: whenever all our checks pass, the broker takes the order (SPEC section 6: no refusal for
+buying power or quantity). Random books and random orders, through the real API to the real
+simulator, whose refusals are Alpaca's (ALPACA.md sections 3 and 4).
+
+A strategy's reference price is taken to be the ask that it sees: nothing else says what a market
+order costs, and what a short sale ties up. The margin for figures that lag behind is off, since the
+simulator's do not: what passes is then judged at its closest.
+"""
+
+from collections import Counter
+from datetime import timedelta
+from decimal import ROUND_DOWN, Decimal
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import strategies as st
+
+from orders import assets, sync, wake, working
+from orders.assets import asset_of
+from ordinis.accounts.brokers import _adapter
+from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
+from risk.limits import change
+from risk.models import ORDER_TYPES
+from tests import flushing
+from tests.conftest import _WIDE, Api
+from tests.simulator_server import SimulatorServer
+
+CENT, STEP = Decimal("0.01"), Decimal("0.0001")
+# Symbol: price, and what is special about it.
+LISTED: dict[str, tuple[str, dict[str, bool]]] = {
+    "KO": ("60.00", {}),
+    "TSLA": ("250.00", {}),
+    "FNGU": ("25.60", {}),
+    "CASHX": ("20.00", {"marginable": False}),
+    "NOLEND": ("30.00", {"shortable": False}),
+    "WHOLE": ("40.00", {"fractionable": False}),
+    "PENY": ("0.8500", {}),
+    "XOM": ("110.00", {}),
+    "JPM": ("290.00", {}),
+}
+_TRADED = ("KO", "TSLA", "FNGU", "CASHX", "NOLEND", "WHOLE", "PENY")
+_OURS = ("CASHX", "NOLEND", "WHOLE", "PENY")
+_SYMBOLS = st.sampled_from(["KO", "KO", "KO", *_TRADED])
+_FOREIGN = st.sampled_from(["XOM", "JPM"])
+_MONEY_AND_SHARES = {"insufficient_buying_power", "insufficient_quantity"}
+
+# One order, its quantity by what it aims at: so many shares, or the most that there is money or
+# shares for, give or take.
+def _orders_in(symbols: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(
+        {
+            "what": st.just("order"),
+            "symbol": symbols,
+            "side": st.sampled_from(["buy", "sell"]),
+            "aim": st.sampled_from(["few", "few", "most", "most", "fraction"]),
+            "few": st.integers(1, 30),
+            "off": st.sampled_from(["-1", "0", "0", "0", "1"]),
+            "type": st.sampled_from(["limit", "limit", "limit", *ORDER_TYPES]),
+            "ticks": st.sampled_from([-300, -20, -1, 0, 0, 1, 20, 300]),
+            "time_in_force": st.sampled_from(["day", "day", "gtc", "ioc", "fok", "opg", "cls"]),
+            "extended_hours": st.sampled_from([False, False, False, True]),
+            "reduce_only": st.sampled_from([False, False, True]),
+            "referenced": st.booleans(),
+        }
+    )
+
+
+_orders = _orders_in(_SYMBOLS)
+_moves = st.one_of(
+    st.just({"what": "time"}),
+    st.just({"what": "poll"}),
+    st.fixed_dictionaries(
+        {"what": st.just("price"), "symbol": _SYMBOLS, "pct": st.sampled_from([-30, -3, 3, 30])}
+    ),
+)
+_books = st.fixed_dictionaries(
+    {
+        "cash": st.sampled_from(["0", "900", "2500", "30000", "1000000"]),
+        "pinned": st.sampled_from([None, None, None, "0", "1200.55", "50000"]),
+        "allow_short": st.booleans(),
+        "held": st.dictionaries(
+            _SYMBOLS, st.sampled_from(["-40", "-7", "3.25", "10", "100"]), max_size=3
+        ),
+        # Orders of the broker's own app, there before Ordinis first looks. In symbols of their own:
+        # Ordinis does not know them, and can't tell what they would trade against.
+        "foreign": st.lists(_orders_in(_FOREIGN), max_size=3),
+        "steps": st.lists(st.one_of(_orders, _orders, _orders, _moves), min_size=6, max_size=8),
+    }
+)
+
+
+class Desk:
+    """One account with its book, set up anew for each example."""
+
+    def __init__(self, sim: SimulatorServer, book: dict[str, Any], tally: "Counter[str]") -> None:
+        self.sim, self.tally = sim, tally
+        flushing._empty()
+        assets.forget()
+        _adapter.cache_clear()
+        sim.post("/sim/reset", {"cash": book["cash"]})
+        sim.post("/sim/clock", {"hold": True})
+        sim.post(
+            "/sim/symbol",
+            [{"symbol": s, "price": LISTED[s][0], **LISTED[s][1]} for s in _OURS],
+        )
+        self.price = {symbol: Decimal(price) for symbol, (price, _) in LISTED.items()}
+        sim.post("/sim/price", [self._quote(symbol) for symbol in LISTED])
+        for symbol, qty in book["held"].items():
+            sim.post("/sim/position", {"symbol": symbol, "qty": qty, "average_price": "10"})
+        if book["pinned"] is not None:
+            sim.post("/sim/account", {"buying_power": book["pinned"]})
+        for each in book["foreign"]:
+            self.sim.trading("POST", "/v2/orders", json=_to_broker(self._body(each)))
+        self._later()
+        self.account = BrokerAccount.objects.create(
+            name="main", broker="simulator", mode="simulated"
+        )
+        limits = {
+            **_WIDE,
+            "allow_short": book["allow_short"],
+            "allowed_order_types": ",".join(ORDER_TYPES),
+            "duplicate_guard": False,
+            "buying_power_buffer_pct": 0,
+            "breaker_equity_drop_pct": 100,
+            "max_slippage_pct": 100,
+            "reconcile_mode": "off",
+        }
+        change(
+            account=self.account, strategy=None, values=limits, reason="The test's.", actor="test"
+        )
+        strategy = Strategy.objects.create(account=self.account, name="any")
+        self.api = Api(ApiToken.issue(strategy, SCOPES)[1])
+
+    def step(self, step: dict[str, Any]) -> None:
+        if step["what"] == "time":
+            self._later("2")
+        elif step["what"] == "poll":
+            sync.poll(self.account)
+        elif step["what"] == "price":
+            moved = self.price[step["symbol"]] * (100 + step["pct"]) / 100
+            self.price[step["symbol"]] = moved.quantize(_step_of(moved))
+            self.sim.post("/sim/price", self._quote(step["symbol"]))
+        else:
+            self._order(self._body(step))
+
+    def _order(self, body: dict[str, Any]) -> None:
+        answer = self.api.post("/orders", body)
+        told = answer.json()
+        note(f"{body} → {answer.status_code} {told.get('code') or told['status']}")
+        self._later()
+        if answer.status_code in (201, 202):
+            self.tally["taken"] += 1
+            return
+        assert told["code"] != "broker_rejected", (body, told["broker_message"], self._state(body))
+        if told["code"] != "order_denied":
+            self.tally[told["code"]] += 1
+            return
+        codes = {violation["code"] for violation in told["violations"]}
+        self.tally[f"denied: {', '.join(sorted(codes))}"] += 1
+        if codes <= _MONEY_AND_SHARES and self._would_take(body):
+            self.tally["over-cautious"] += 1
+            self.tally[f"over-cautious: {body} {told['violations']} {self._state(body)}"] += 1
+
+    def _would_take(self, body: dict[str, Any]) -> bool:
+        """Whether the broker takes the order, asked of it directly; then all is as it was."""
+        before = self.sim.get("/sim/snapshot")
+        answer = self.sim.trading("POST", "/v2/orders", json=_to_broker(body))
+        self.sim.post("/sim/snapshot", before)
+        return answer.status_code == 200
+
+    def _body(self, step: dict[str, Any]) -> dict[str, Any]:
+        symbol, kind = step["symbol"], step["type"]
+        price = self.price[symbol] + step["ticks"] * _step_of(self.price[symbol])
+        price = max(price, CENT).quantize(_step_of(max(price, CENT)))
+        body: dict[str, Any] = {
+            **{name: step[name] for name in ("symbol", "side", "type", "reduce_only")},
+            **_terms(step),
+        }
+        if kind in ("limit", "stop_limit"):
+            body["limit_price"] = str(price)
+        if kind in ("stop", "stop_limit"):
+            body["stop_price"] = str(price)
+        if kind == "trailing_stop":
+            body["trail_percent"] = "2"
+        if step["referenced"] or kind in ("market", "trailing_stop"):
+            body["reference_price"] = str(self.price[symbol])
+        return {**body, "qty": format(self._qty(step, price).normalize(), "f")}
+
+    def _qty(self, step: dict[str, Any], price: Decimal) -> Decimal:
+        if step["aim"] == "few":
+            return Decimal(step["few"])
+        if step["aim"] == "fraction":
+            return Decimal(step["few"]) / (1 if step["type"] == "trailing_stop" else 8)
+        state = self.sim.get("/sim/state")
+        held = next((p for p in state["positions"] if p["symbol"] == step["symbol"]), None)
+        sign = 1 if step["side"] == "sell" else -1
+        if held is not None and Decimal(held["qty"]) * sign > 0:
+            most = abs(Decimal(held["qty_available"]))
+        else:
+            most = Decimal(state["account"]["buying_power"]) / price
+            if step["side"] == "sell":
+                most = Decimal(state["account"]["buying_power"]) / max(
+                    price, self.price[step["symbol"]] * Decimal("1.03")
+                )
+            most = most.to_integral_value(ROUND_DOWN)
+        qty = most + Decimal(step["off"])
+        return qty if qty > 0 else Decimal(1)
+
+    def _quote(self, symbol: str) -> dict[str, str]:
+        """Both sides of the market are the price, so that the reference is the ask."""
+        price = str(self.price[symbol])
+        return {"symbol": symbol, "bid": price, "ask": price}
+
+    def _later(self, seconds: str = "0.001") -> None:
+        """The broker's clock is held: what happens later must be seen to be later."""
+        self.sim.post("/sim/clock", {"advance": seconds})
+
+    def _state(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What the broker says around an order, for whoever reads of a discrepancy."""
+        state = self.sim.get("/sim/state")
+        symbol = body["symbol"]
+        return {
+            "account": {
+                name: state["account"][name] for name in ("equity", "cash", "buying_power")
+            },
+            "position": [p["qty"] for p in state["positions"] if p["symbol"] == symbol],
+            "orders": [
+                {name: o[name] for name in ("side", "qty", "filled_qty", "type", "limit_price", "status", "position_intent")}
+                for o in state["orders"]
+                if o["symbol"] == symbol
+            ],
+        }
+
+
+def _terms(step: dict[str, Any]) -> dict[str, Any]:
+    """Times in force that go with the type: `orders.terms` has tests of its own."""
+    kind, when = step["type"], step["time_in_force"]
+    if kind not in ("limit", "market") and when not in ("day", "gtc"):
+        when = "day"
+    if step["aim"] == "fraction" and kind != "trailing_stop":
+        when = "day"
+    late = step["extended_hours"] and kind == "limit" and when in ("day", "gtc")
+    return {"time_in_force": when, "extended_hours": late}
+
+
+def _step_of(price: Decimal) -> Decimal:
+    return CENT if price >= 1 else STEP
+
+
+def _to_broker(body: dict[str, Any]) -> dict[str, Any]:
+    ours = ("reference_price", "reduce_only")
+    return {name: value for name, value in body.items() if name not in ours}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("runs", [40, pytest.param(1000, marks=pytest.mark.long)])
+def test_whatever_passes_our_checks_the_broker_takes(
+    sim: SimulatorServer, settings: LazySettings, monkeypatch: pytest.MonkeyPatch, runs: int
+) -> None:
+    settings.FIGURES_MAX_AGE = 0
+    monkeypatch.setattr(working, "MARGIN", timedelta(0))
+    monkeypatch.setattr(wake, "_begin", lambda function, order_id: None)
+    tally: Counter[str] = Counter()
+
+    @_profile(runs)
+    @given(book=_books)
+    def whatever(book: dict[str, Any]) -> None:
+        import time
+        t0 = time.time()
+        desk = Desk(sim, book, tally)
+        t1 = time.time()
+        for step in book["steps"]:
+            desk.step(step)
+        t2=time.time()
+        tally["examples"]+=1; tally["setup_ms"]+=int((t1-t0)*1000); tally["steps"]+=len(book["steps"]); tally["step_ms"]+=int((t2-t1)*1000)
+
+    try:
+        whatever()
+    finally:
+        for k, v in tally.most_common(): print(v, k)
+
+
+def _profile(runs: int) -> settings:
+    return settings(
+        max_examples=runs,
+        deadline=None,
+        derandomize=runs < 1000,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        print_blob=True,
+    )
