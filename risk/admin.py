@@ -20,7 +20,7 @@ from ordinis.console.limits_form import Owner, change_limits, denials, in_words
 from ordinis.console.limits_text import GROUPS, differences, label, window
 from ordinis.console.pages import ReadOnlyAdmin, person
 from ordinis.console.templatetags.console import badge, moment
-from risk.limits import holding, may_decide, reassess
+from risk.limits import Assessment, holding, may_decide, reassess
 from risk.models import RiskLimits
 
 Status = RiskLimits.Status
@@ -128,7 +128,7 @@ class RiskLimitsAdmin(ReadOnlyAdmin[RiskLimits]):
         judged = reassess(row) if waits else None
         return {
             "values": [
-                (*each, judged is not None and key in judged.loosened)
+                (*each, *_effect(key, judged))
                 for key, each in zip(row.changed, differences(row), strict=True)
             ],
             "phase": row.phase(now),
@@ -153,6 +153,14 @@ class RiskLimitsAdmin(ReadOnlyAdmin[RiskLimits]):
         if not self.has_add_permission(request):
             raise PermissionDenied
         return change_limits(self, request)
+
+
+def _effect(key: str, judged: Assessment | None) -> tuple[tuple[str, str] | None, bool]:
+    """What holds now and what would, and whether that loosens the limit."""
+    if judged is None:
+        return None, False
+    sides = in_words(key, judged.before), in_words(key, judged.after)
+    return sides, key in judged.loosened
 
 
 def _in_force() -> dict[str, Any]:

@@ -35,6 +35,8 @@ class Figures:
     # This process's monotonic clock when the answer was there. Freshness is judged by it: a
     # broker that takes long to answer must not make every answer too old to use.
     received: float
+    # The same clock when it was asked for, for callers that share the question.
+    began: float = 0.0
 
     @cached_property
     def shares(self) -> dict[str, Decimal]:
@@ -86,6 +88,7 @@ def ask(account: BrokerAccount) -> Figures:
     """Asks the broker now. Raises BrokerUnavailable or BrokerRefused."""
     assert not transaction.get_connection().in_atomic_block, "no network in a transaction"
     broker = broker_for(account)
+    began = time.monotonic()
     asked_at = database_now()
     positions = _pool.submit(copy_context().run, _closing, broker.positions)
     try:
@@ -105,9 +108,12 @@ def ask(account: BrokerAccount) -> Figures:
         positions={position.symbol: position for position in held.items},
         asked_at=asked_at,
         received=time.monotonic(),
+        began=began,
     )
     with _guard:
-        _shared[account.pk] = figures
+        known = _shared.get(account.pk)
+        if known is None or known.began < began:
+            _shared[account.pk] = figures
     return figures
 
 
@@ -125,20 +131,35 @@ def are_at_hand(account: BrokerAccount) -> bool:
     return figures is not None and not figures.is_older_than(settings.FIGURES_MAX_AGE)
 
 
-def shared(account: BrokerAccount) -> Figures:
-    """Figures no older than the configured age. Callers of the same moment share one question,
-    and its failure: behind a broker that does not answer nobody waits for more than one."""
+def shared(account: BrokerAccount, *, since: float | None = None) -> Figures:
+    """Figures no older than the configured age; with `since` (monotonic seconds) ones that were
+    asked for at that moment or after it. Callers of the same moment share one question, and its
+    failure: behind a broker that does not answer nobody waits for more than one."""
+    came = time.monotonic()
+    if found := _usable(account, since):
+        return found
     with _guard:
         question = _questions.setdefault(account.pk, _Question())
-    came = time.monotonic()
     with question.lock:
         if question.failed_at > came and question.error is not None:
             raise question.error
-        figures = _shared.get(account.pk)
-        if figures and not figures.is_older_than(settings.FIGURES_MAX_AGE):
-            return figures
+        if found := _usable(account, since):
+            return found
         try:
             return ask(account)
         except BrokerError as error:
             question.failed_at, question.error = time.monotonic(), error
             raise
+
+
+def oldest() -> float:
+    """Seconds that figures may be old when an order is judged by them."""
+    return max(settings.FIGURES_MAX_AGE, 1.0)
+
+
+def _usable(account: BrokerAccount, since: float | None) -> Figures | None:
+    found = _shared.get(account.pk)
+    if found is None or (since is not None and found.began < since):
+        return None
+    most = settings.FIGURES_MAX_AGE if since is None else oldest()
+    return None if found.is_older_than(most) else found

@@ -91,7 +91,7 @@ def in_force(account_id: int, strategy_id: int | None = None) -> Limits:
     """What holds for a strategy, or for the account as a whole: one query."""
     owners = Q(strategy=None) if strategy_id is None else Q(strategy=None) | Q(strategy=strategy_id)
     rows = list(holding().filter(owners, account_id=account_id))
-    return resolve(own(rows, None), own(rows, strategy_id) if strategy_id else None)
+    return resolve(own(rows, None), None if strategy_id is None else own(rows, strategy_id))
 
 
 def to_come(account_id: int, now: datetime) -> list[RiskLimits]:
@@ -153,12 +153,10 @@ def change(
         raise ValidationError({"reason": "Say why: it stays in the history."})
     with transaction.atomic():
         BrokerAccount.lock(account.pk)  # two changes at once get two versions, not one
-        judged = assess(
+        row = assess(
             account=account, strategy=strategy, values=values, starts=starts, ends_at=ends_at
-        )
-        row = judged.version
+        ).version
         row.reason, row.actor, row.author = reason.strip(), actor, author
-        row.status = Status.PROPOSED if judged.waits else Status.APPROVED
         row.save()
         _retire(account.pk)
     return row
@@ -300,6 +298,8 @@ def _judged(row: RiskLimits, rows: Sequence[RiskLimits], now: datetime) -> Asses
         resolve(own(standing(rows, moment), None)).loosening_needs_approval
         for moment in (now, row.starts_at)
     )
+    waits = asks and bool(found)
+    row.status = Status.PROPOSED if waits else Status.APPROVED
     before, after = at_start[row.strategy_id]
     return Assessment(
         version=row,
@@ -307,7 +307,7 @@ def _judged(row: RiskLimits, rows: Sequence[RiskLimits], now: datetime) -> Asses
         after=after,
         strategies={pk: pair for pk, pair in at_start.items() if pk is not None},
         loosened=tuple(key for key in KEYS if key in found),
-        waits=asks and bool(found),
+        waits=waits,
     )
 
 

@@ -71,9 +71,9 @@ class LimitsForm(_Form):
         for key in KEYS:
             if key not in self.fields or key not in self.data or key not in self.cleaned_data:
                 continue
-            field, seen = self.fields[key], self.data.get(f"seen-{key}")
+            field, seen = self.fields[key], self.data.get(f"seen-{key}", self.initial.get(key))
             try:
-                before = self.initial.get(key) if seen is None else field.to_python(seen)
+                before = field.to_python(seen)
             except ValidationError:
                 before = None  # not what the page had said
             if field.has_changed(before, self.data[key]):

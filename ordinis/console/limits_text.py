@@ -70,7 +70,9 @@ def bounds(key: str) -> str:
     least = [each.limit_value for each in found if isinstance(each, MinValueValidator)]
     if not least:
         return ""
-    low = text.shares(Decimal(max(least))) if max(least) >= 1 or not max(least) else "more than 0"
+    if 0 < max(least) < 1:
+        return "more than 0"
+    low = text.shares(Decimal(max(least)))
     # A database column has a bound of its own, too large to be told.
     return f"{low} to {text.shares(Decimal(min(most)))}" if most else f"{low} or more"
 
@@ -107,7 +109,7 @@ def window(row: RiskLimits, now: datetime) -> str:
     """From when a version holds, and until when."""
     starts = text.moment(row.starts_at, now=now)
     waits = row.status == RiskLimits.Status.PROPOSED
-    if waits and row.starts_at <= max(now, row.created_at):
+    if waits and row.starts_at <= now:
         starts = "its approval"
     if row.ends_at is None:
         return f"from {starts} on"
@@ -118,4 +120,4 @@ def window(row: RiskLimits, now: datetime) -> str:
 
 def column(key: str) -> "Field[Any, Any]":
     """Where a limit is stored."""
-    return cast("Field[Any, Any]", RiskLimits._meta.getcolumn(key))
+    return cast("Field[Any, Any]", RiskLimits._meta.get_field(key))
