@@ -22,6 +22,8 @@ from ordinis.console.header import Header
 from positions.sectors import unknown_symbols
 from reconciliation.corrections import may_decide
 from reconciliation.models import Break, Correction, ReconciliationReport
+from risk.limits import may_decide as may_decide_limits
+from risk.models import RiskLimits
 
 # More than this on one page is not read: the rest is counted and linked.
 SHOWN = 20
@@ -66,7 +68,14 @@ class Today:
 def today(user: User, header: Header) -> Today:
     """Everything the page shows to this person, as of now."""
     breaks = _breaks(user)
-    items = [*breaks[:SHOWN], *_late(header), *_unresolved(), *_alerts(), *_without_sector()]
+    items = [
+        *breaks[:SHOWN],
+        *_late(header),
+        *_unresolved(),
+        *_limits(user),
+        *_alerts(),
+        *_without_sector(),
+    ]
     # What is red comes first; otherwise the order above stands.
     items.sort(key=lambda item: item.tone != "red")
     return Today(
@@ -147,6 +156,30 @@ def _unresolved() -> list[Item]:
             action="See the order",
         )
         for row in rows
+    ]
+
+
+def _limits(user: User) -> list[Item]:
+    rows = RiskLimits.objects.select_related("account", "strategy").filter(
+        status=RiskLimits.Status.PROPOSED
+    )
+    return [
+        Item(
+            key=f"limits-{row.pk}",
+            tone="amber",
+            word="To look at",
+            what=f"{row.strategy or row.account}: limits wait for a second person",
+            detail=f"{row.actor} would change {', '.join(row.changed)}: {row.reason}",
+            since=row.created_at,
+            url=reverse(
+                "admin:risk_risklimits_decide"
+                if may_decide_limits(row, user)
+                else "admin:risk_risklimits_change",
+                args=(row.pk,),
+            ),
+            action="Decide" if may_decide_limits(row, user) else "See the version",
+        )
+        for row in rows[:SHOWN]
     ]
 
 

@@ -408,6 +408,17 @@ def test_another_person_approves_it_and_it_holds(
     assert in_force(asks.pk).max_positions == 30
 
 
+def test_today_leads_who_may_decide_to_the_decision(
+    manager: Client, eve: Client, asks: BrokerAccount
+) -> None:
+    row = proposed(manager)
+
+    assert decide_page(row) in eve.get("/").content.decode()
+    authors = manager.get("/").content.decode()
+    assert "main: limits wait for a second person" in authors
+    assert decide_page(row) not in authors
+
+
 def test_rejected_it_never_holds(manager: Client, eve: Client, asks: BrokerAccount) -> None:
     row = proposed(manager)
 
