@@ -76,7 +76,7 @@ def check_not_halted(account: BrokerAccount) -> None:
 def propose(account: BrokerAccount, slippage_pct: Decimal) -> list[Closing]:
     """An order for each position that the broker has now. Raises BrokerUnavailable or
     BrokerRefused; ValueError for a slippage that is not allowed."""
-    if not 0 <= slippage_pct <= MAX_SLIPPAGE_PCT:
+    if not (slippage_pct.is_finite() and 0 <= slippage_pct <= MAX_SLIPPAGE_PCT):
         raise ValueError(f"The slippage is 0 to {MAX_SLIPPAGE_PCT} per cent.")
     held = figures.ask(account).positions
     return [_closing(held[symbol], slippage_pct) for symbol in sorted(held) if held[symbol].qty]

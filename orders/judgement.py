@@ -5,10 +5,14 @@ No network call is made inside a transaction: figures that got too old while wai
 are asked for again with the lock let go.
 """
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import ROUND_DOWN, Decimal
+from enum import Enum, auto
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -16,7 +20,7 @@ from django.conf import settings
 from django.db import transaction
 
 from orders.rates import Rates
-from orders.working import WorkingOrders, commits_beyond
+from orders.working import MARGIN, WorkingOrders, commits_beyond
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerUnavailable
 from ordinis.broker.port import AssetReport
@@ -30,6 +34,11 @@ from risk.limits import Limits
 
 T = TypeVar("T")
 _MOST_QUESTIONS = 4
+_MOST_WAITS = 3
+# Until what was acknowledged just now is surely in the figures.
+_WAIT = MARGIN.total_seconds() + 0.05
+_LONGEST_TURN = 15.0  # seconds, as long as the database would wait for the lock itself
+_turns: dict[int, threading.Lock] = {}
 _ZERO = Decimal(0)
 
 
@@ -54,6 +63,7 @@ class Judged:
                 "code": finding.code,
                 "limit": plain(finding.limit),
                 "actual": plain(finding.actual),
+                "before": plain(finding.before),
                 "ok": finding.ok,
                 **(
                     {"inputs": {name: plain(value) for name, value in finding.inputs.items()}}
@@ -90,26 +100,85 @@ def judge(
     asked before anything else once the lock is held.
 
     Shared figures are enough while the order uses little of what is left; a denial, and an order
-    that takes more than half of it, are only ever decided on figures asked for anew, as is
-    everything with `fresh`. Raises BrokerUnavailable or BrokerRefused.
+    that takes more than half of it, are only ever decided on figures that were asked for after the
+    caller came, as is everything with `fresh`. What would be denied only because orders of the last
+    moment may count twice waits until they do not. Raises BrokerUnavailable or BrokerRefused.
     """
+    waits = 0 if fresh or question.order_id is None else _MOST_WAITS
+    came = time.monotonic()
+    since = came if fresh or settings.FIGURES_MAX_AGE == 0 else None
+    for _ in range(_MOST_QUESTIONS + waits):
+        found = _under_lock(question, conclude, first, came=came, since=since, may_wait=waits > 0)
+        if not isinstance(found, _Again):
+            return found
+        if found is _Again.WAIT:
+            waits -= 1
+            time.sleep(_WAIT)
+            came = time.monotonic()
+        since = came
+    raise BrokerUnavailable("Other orders of the account kept it busy for too long.")
+
+
+class _Again(Enum):
+    """Why nothing was concluded."""
+
+    ASK = auto()  # the figures are too old, or not asked for anew where that is needed
+    WAIT = auto()  # denied only for what may count twice
+
+
+def _under_lock(
+    question: Question,
+    conclude: Callable[[BrokerAccount, Judged], T],
+    first: Callable[[], T | None],
+    *,
+    came: float,
+    since: float | None,
+    may_wait: bool,
+) -> T | _Again:
     account = question.account
-    fresh = fresh or settings.FIGURES_MAX_AGE == 0
-    snapshot = figures.ask(account) if fresh else figures.shared(account)
-    for _ in range(_MOST_QUESTIONS):
+    with _turn(account.pk):
+        snapshot = figures.shared(account, since=since, came=came)
         with transaction.atomic():
             locked = BrokerAccount.lock(account.pk)
             if (found := first()) is not None:
                 return found
-            if not snapshot.is_older_than(max(settings.FIGURES_MAX_AGE, 1)):
-                judged = _judged(question, locked, snapshot)
-                if fresh or not _is_close(judged):
-                    if _probes(question, judged):
-                        assert question.order_id is not None, "what is sent has an id"
-                        trading.claim_probe(locked, question.order_id)
-                    return conclude(locked, judged)
-        snapshot, fresh = figures.ask(account), True
-    raise BrokerUnavailable("Other orders of the account kept it busy for too long.")
+            if snapshot.is_older_than(figures.oldest()):
+                return _Again.ASK
+            orders = WorkingOrders.of(locked.pk, snapshot.asked_at)
+            judged = _judged(question, locked, snapshot, orders)
+            if snapshot.began < came and _is_close(judged):
+                return _Again.ASK
+            if may_wait and judged.violations and _may_pass(question, locked, snapshot, orders):
+                return _Again.WAIT
+            if _probes(question, judged):
+                assert question.order_id is not None, "what is sent has an id"
+                trading.claim_probe(locked, question.order_id)
+            return conclude(locked, judged)
+
+
+@contextmanager
+def _turn(account_id: int) -> Iterator[None]:
+    """One caller of this process at a time goes for the account's lock, so that its figures are not
+    too old once it is held; what one asked for serves those who stood in line."""
+    turn = _turns.setdefault(account_id, threading.Lock())
+    if not turn.acquire(timeout=_LONGEST_TURN):
+        raise BrokerUnavailable("Other orders of the account kept it busy for too long.")
+    try:
+        yield
+    finally:
+        turn.release()
+
+
+def _may_pass(
+    question: Question,
+    locked: BrokerAccount,
+    snapshot: figures.Figures,
+    orders: WorkingOrders,
+) -> bool:
+    """Whether an order that is denied would pass without what may be counted twice."""
+    if orders == (settled := orders.settled):
+        return False
+    return not _judged(question, locked, snapshot, settled).violations
 
 
 def reserved(account_id: int, asked_at: datetime) -> Decimal:
@@ -117,8 +186,13 @@ def reserved(account_id: int, asked_at: datetime) -> Decimal:
     return commits_beyond(account_id, asked_at).money
 
 
-def _judged(question: Question, locked: BrokerAccount, snapshot: figures.Figures) -> Judged:
-    context = _context(question, locked, snapshot)
+def _judged(
+    question: Question,
+    locked: BrokerAccount,
+    snapshot: figures.Figures,
+    orders: WorkingOrders,
+) -> Judged:
+    context = _context(question, locked, snapshot, orders)
     intent, cut = _cut(question, context)
     if sells_short(intent, context) and intent.reference_price is not None:
         ask = intent.reference_price * SHORT_COLLAR
@@ -187,11 +261,15 @@ def _barred(account: BrokerAccount, intent: Intent) -> list[Violation]:
     ]
 
 
-def _context(question: Question, locked: BrokerAccount, snapshot: figures.Figures) -> Context:
+def _context(
+    question: Question,
+    locked: BrokerAccount,
+    snapshot: figures.Figures,
+    orders: WorkingOrders,
+) -> Context:
     symbol, side = question.intent.symbol, question.intent.side
     held = snapshot.positions.get(symbol)
     held_qty = held.qty if held else _ZERO
-    orders = WorkingOrders.of(locked.pk, snapshot.asked_at)
     in_each = exposures(snapshot.values, orders.working(snapshot.shares))
     return Context(
         account=snapshot.account,

@@ -5,7 +5,7 @@ Reads only. The rules are `risk.commitments` and `risk.exposure`; this brings th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,7 +17,7 @@ from orders import statuses
 from orders.models import Fill, Order
 from positions.models import Position
 from risk.checks import Opposite
-from risk.commitments import Commitment, Committed, committed
+from risk.commitments import Commitment, Committed, committed, counts
 from risk.exposure import Working
 
 MARGIN = timedelta(seconds=settings.ACKNOWLEDGEMENT_MARGIN)
@@ -57,6 +57,18 @@ class WorkingOrders:
     @property
     def committed(self) -> Committed:
         return committed((commitment(row) for row in self.rows), self.asked_at, MARGIN)
+
+    @property
+    def settled(self) -> "WorkingOrders":
+        """Without those of the last moment, which the snapshot may contain as well: with them they
+        are counted twice until it is sure. What stays unresolved is unknown for longer."""
+        rows = [
+            row
+            for row in self.rows
+            if row["status"] == statuses.UNRESOLVED
+            or not counts(commitment(row), self.asked_at, MARGIN)
+        ]
+        return replace(self, rows=rows, fills=[])
 
     def working(self, held: Mapping[str, Decimal]) -> list[Working]:
         """What may still come to the positions `held` (signed shares of the snapshot)."""

@@ -6,7 +6,7 @@ Reads only, at the broker too. A line that can't be checked because an earlier o
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from django.conf import settings
@@ -14,16 +14,19 @@ from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django_q.models import OrmQ
 
+from orders.selftest import last_selftest, silent
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerError, NotSent
 from ordinis.broker.port import Broker
 from ordinis.health import Failure, books, processes
+from risk.figures import database_now
 
 Status = Literal["ok", "warning", "fail"]
 # Signed requests and "today" go wrong beyond this; an exchange's own clock is the measure.
 _LARGEST_SKEW = 2.0
 _LONGEST_QUEUE = 20
+_SELFTEST_HOLDS = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ def examine() -> Iterator[Finding]:
         yield Finding("accounts", "fail", "there is none", "Run manage.py start, or create_token.")
     for account in accounts:
         yield from _broker(account)
+        yield _selftest(account)
     yield from _seen("books", books, "compared with the broker in time")
 
 
@@ -194,6 +198,26 @@ def _clock(account: BrokerAccount, broker: Broker) -> Iterator[Finding]:
         )
     else:
         yield Finding(f"{account}: clock", "ok", f"{abs(skew):.2f} s off the exchange's")
+
+
+def _selftest(account: BrokerAccount) -> Finding:
+    check, command = f"{account}: risk self-test", f"manage.py risk_selftest --account {account}"
+    test = last_selftest(account)
+    if test is None:
+        return Finding(check, "warning", "it never ran", f"Run {command}.")
+    when = f"{test.ran_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    if not test.passed:
+        return Finding(
+            check,
+            "fail",
+            f"on {when} these controls did not fire: {', '.join(silent(test))}",
+            f"Halt trading (manage.py halt) until it is known why, then run {command} again.",
+        )
+    if database_now() - test.ran_at > _SELFTEST_HOLDS:
+        days = (database_now() - test.ran_at).days
+        return Finding(check, "warning", f"passed on {when}, {days} days ago", f"Run {command}.")
+    fired = sum(each["ok"] is True for each in test.results)
+    return Finding(check, "ok", f"passed on {when}: {fired} controls fired")
 
 
 def _seen(name: str, check: Callable[[], Iterator[Failure]], fine: str) -> Iterator[Finding]:

@@ -131,11 +131,14 @@ def are_at_hand(account: BrokerAccount) -> bool:
     return figures is not None and not figures.is_older_than(settings.FIGURES_MAX_AGE)
 
 
-def shared(account: BrokerAccount, *, since: float | None = None) -> Figures:
+def shared(
+    account: BrokerAccount, *, since: float | None = None, came: float | None = None
+) -> Figures:
     """Figures no older than the configured age; with `since` (monotonic seconds) ones that were
     asked for at that moment or after it. Callers of the same moment share one question, and its
-    failure: behind a broker that does not answer nobody waits for more than one."""
-    came = time.monotonic()
+    failure: behind a broker that does not answer nobody waits for more than one. `came` is when the
+    caller did, if that is not now."""
+    came = time.monotonic() if came is None else came
     if found := _usable(account, since):
         return found
     with _guard:

@@ -3,6 +3,7 @@
 No GET changes anything.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,12 +13,15 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path, reverse
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
+from ordinis.console import trading_control, trading_halt
 from ordinis.console.header import header
 from ordinis.console.pages import person
 from ordinis.console.today import today
+from ordinis.console.trading_control import MAY_HALT, SEES_THE_DESK
+from ordinis.console.trading_flatten import flatten
 
 # Every page that has a place in the menu: its words, app and model.
 _MENU: Final = (
@@ -35,8 +39,7 @@ _MENU: Final = (
     ("Users", "auth", "user"),
     ("Groups", "auth", "group"),
 )
-# Whoever may see accounts may see what they stand at: every group of the console includes it.
-SEES_THE_DESK: Final = "accounts.view_brokeraccount"
+_FORM: Final = require_http_methods(["GET", "HEAD", "POST"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +61,53 @@ class ConsoleSite(AdminSite):
         live = [
             path("live/today/", never_cache(require_safe(self.live_today)), name="live_today"),
             path("live/header/", never_cache(require_safe(self.live_header)), name="live_header"),
+            path("live/trading/", self._live(trading_control.live), name="live_trading"),
+            path("live/halted/", self._live(trading_halt.live_halted), name="live_halted"),
         ]
-        return [*live, *super().get_urls()]
+        return [*live, *self._trading(), *super().get_urls()]
+
+    def _trading(self) -> list[URLPattern]:
+        pages: list[tuple[str, Callable[..., HttpResponse], Callable[..., Any], str]] = [
+            ("trading/", trading_control.page, require_safe, "trading"),
+            ("trading/halt/", trading_halt.halt, _FORM, "trading_halt"),
+            ("trading/halted/", trading_halt.halted, require_safe, "trading_halted"),
+            ("trading/flatten/", flatten, _FORM, "trading_flatten"),
+            (
+                "trading/<int:account_id>/<slug:action>/",
+                trading_control.act,
+                require_POST,
+                "trading_act",
+            ),
+        ]
+        return [
+            path(address, self.admin_view(methods(self._mine(view))), name=name)
+            for address, view, methods, name in pages
+        ]
+
+    def _mine(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        """The page of a module of its own, given this site for its frame."""
+
+        def show(request: HttpRequest, **named: Any) -> HttpResponse:
+            return view(self, request, **named)
+
+        return show
+
+    def _live(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        """A part of a page that refreshes."""
+
+        def show(request: HttpRequest) -> HttpResponse:
+            if not self.has_permission(request):
+                return HttpResponseClientRefresh()  # to the login, the whole page
+            return view(self, request)
+
+        return never_cache(require_safe(show))
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         context = {**super().each_context(request), "mode": settings.BROKER_MODE}
         if self.has_permission(request):
             context["menu"] = self._menu(request)
             context["header"] = header() if _sees_the_desk(request) else None
+            context["may_halt"] = person(request).has_perm(MAY_HALT)
         return context
 
     def index(
@@ -103,6 +145,9 @@ class ConsoleSite(AdminSite):
         entries = [
             MenuEntry("Today", reverse("admin:index"), request.path == reverse("admin:index"))
         ]
+        if _sees_the_desk(request):
+            url = reverse("admin:trading")
+            entries.append(MenuEntry("Trading control", url, request.path.startswith(url)))
         for words, app, model in _MENU:
             if person(request).has_perm(f"{app}.view_{model}"):
                 url = reverse(f"admin:{app}_{model}_changelist")

@@ -6,21 +6,20 @@ Every form posts, needs a permission and a reason, and calls one function: what 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 
 from orders import halting, statuses
-from orders.halting import Halted
 from orders.models import Order
 from orders.outcomes import distances_of
 from ordinis.accounts.models import BrokerAccount
@@ -41,7 +40,6 @@ MAY_RESUME: Final = "risk.resume_trading"
 MAY_FLATTEN: Final = "risk.flatten_positions"
 
 CHANGES_SHOWN: Final = 50
-_FOREIGN_TOLD: Final = 10
 _LONGEST_OVERRIDE: Final = timedelta(hours=24)
 _TRIGGERS: Final = {
     breaker.ERROR_RATE: "Orders that failed, of those in the window",
@@ -107,16 +105,18 @@ class Desk:
 
 
 def page(site: AdminSite, request: HttpRequest) -> HttpResponse:
-    _allow(request, SEES_THE_DESK)
+    allow(request, SEES_THE_DESK)
     return _page(site, request)
 
 
 def live(site: AdminSite, request: HttpRequest) -> HttpResponse:
     """The part of one account that refreshes."""
-    _allow(request, SEES_THE_DESK)
+    allow(request, SEES_THE_DESK)
     key = request.GET.get("account", "")
     account = get_object_or_404(BrokerAccount, pk=int(key) if key.isdecimal() else 0)
-    return TemplateResponse(request, "console/trading_control_live.html", {"desk": _desk(account)})
+    return TemplateResponse(
+        request, "console/trading_control_refresh.html", {"desk": _desk(account)}
+    )
 
 
 def _page(
@@ -146,13 +146,13 @@ def _desk(account: BrokerAccount) -> Desk:
         control=control,
         overridden=control.override_until is not None and control.override_until > timezone.now(),
         triggers=[_trigger(distance) for distance in distances_of(account.pk)],
-        open_orders=_open_orders(account),
+        open_orders=open_orders(account),
         changes=list(changes[:CHANGES_SHOWN]),
         at_broker=changes.filter(kind=TradingChange.Kind.SUSPEND).first(),
     )
 
 
-def _open_orders(account: BrokerAccount) -> int:
+def open_orders(account: BrokerAccount) -> int:
     rows = Order.objects.filter(account=account)
     return rows.exclude(status__in=sorted(statuses.CLOSED)).count()
 
@@ -186,136 +186,7 @@ def _gone(distance: Distance) -> int | None:
     return int(min(max(100 * of / to, Decimal(0)), Decimal(100)))
 
 
-# --- halting -----------------------------------------------------------------------------------
-
-
-def halt(site: AdminSite, request: HttpRequest) -> HttpResponse:
-    """GET asks once more, POST halts: what cannot be confirmed is said, and the halt stands."""
-    _allow(request, MAY_HALT)
-    given = request.POST if request.method == "POST" else request.GET
-    accounts = BrokerAccount.objects.all()
-    named = [int(key) for key in given.getlist("account") if key.isdecimal()]
-    if request.method != "POST":
-        chosen = named or [account.pk for account in accounts]
-        return _halt_page(site, request, chosen, "Halted from the console")
-    chosen_accounts = list(accounts.filter(pk__in=named))
-    reason = given.get("reason", "").strip()
-    if not chosen_accounts or not reason:
-        error = "Say why: the reason stays in the history." if chosen_accounts else ""
-        error = error or "Choose at least one account."
-        return _halt_page(site, request, named, reason, status=400, error=error)
-    cancels = given.get("cancel") != "no"
-    done = list(
-        halting.halt_all(
-            chosen_accounts,
-            reason=reason,
-            actor=person(request).get_username(),
-            cancel_open_orders=cancels,
-            suspend_at_broker="suspend" in given,
-        )
-    )
-    for each in done:
-        _tell_of_halt(request, each)
-    if not cancels:
-        return HttpResponseRedirect(reverse("admin:trading"))
-    query = QueryDict(mutable=True)
-    query.setlist("of", [f"{each.account.pk}-{_micros(each.began)}" for each in done])
-    return HttpResponseRedirect(f"{reverse('admin:trading_halted')}?{query.urlencode()}")
-
-
-def _halt_page(
-    site: AdminSite,
-    request: HttpRequest,
-    chosen: list[int],
-    reason: str,
-    *,
-    status: int = 200,
-    **context: Any,
-) -> HttpResponse:
-    accounts = [(each, _open_orders(each)) for each in BrokerAccount.objects.all()]
-    counted = sum(count for account, count in accounts if account.pk in chosen)
-    shown = {
-        "title": "Halt trading",
-        "accounts": accounts,
-        "chosen": chosen,
-        # Several can be chosen anew, without a script that counts along.
-        "count": counted if len(accounts) == len(chosen) == 1 else None,
-        "reason": reason,
-        "suspend": "suspend" in request.POST,
-    }
-    context = {**site.each_context(request), **shown, **context}
-    return TemplateResponse(request, "console/trading_control_halt.html", context, status=status)
-
-
-def _tell_of_halt(request: HttpRequest, done: Halted) -> None:
-    name = f"{done.account}"
-    messages.success(request, f"{name} is halted: only cancels pass until somebody resumes.")
-    if done.suspended_at_broker:
-        messages.success(request, f"{name}: the broker confirms that it bars new orders.")
-    foreign = [each for each in done.outcomes if each.order is None]
-    for each in foreign[:_FOREIGN_TOLD]:
-        tell = messages.warning if each.outcome in ("failed", "pending") else messages.info
-        told = f"broker order {each.broker_order_id}: {text.status(each.outcome).lower()}"
-        tell(request, f"{name}: {told}. {each.detail}")
-    if len(foreign) > _FOREIGN_TOLD:
-        more = len(foreign) - _FOREIGN_TOLD
-        messages.info(request, f"{name}: {more} more orders were not placed by Ordinis.")
-    for sentence in done.unconfirmed:
-        messages.warning(request, f"{name}: {sentence}")
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancels:
-    """What has become of one account's orders since a halt began."""
-
-    account: BrokerAccount
-    orders: list[Order]
-
-    @property
-    def open(self) -> int:
-        return sum(order.is_open for order in self.orders)
-
-    @property
-    def ended(self) -> int:
-        return len(self.orders) - self.open
-
-
-def halted(site: AdminSite, request: HttpRequest) -> HttpResponse:
-    """Each order as its cancel is confirmed; it is not called done before it is."""
-    _allow(request, SEES_THE_DESK)
-    context = {"title": "Cancelling after the halt", **site.each_context(request)}
-    return TemplateResponse(
-        request, "console/trading_control_halted.html", {**context, **_progress(request)}
-    )
-
-
-def live_halted(site: AdminSite, request: HttpRequest) -> HttpResponse:
-    """The part of it that refreshes, until no order is open."""
-    _allow(request, SEES_THE_DESK)
-    return TemplateResponse(
-        request, "console/trading_control_outcomes.html", _progress(request)
-    )
-
-
-def _progress(request: HttpRequest) -> dict[str, Any]:
-    found = []
-    for told in request.GET.getlist("of"):
-        key, _, began = told.partition("-")
-        if not (key.isdecimal() and began.isdecimal() and len(began) <= 17):
-            raise Http404("There was no such halt.")
-        account = get_object_or_404(BrokerAccount, pk=int(key))
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(began))
-        found.append(Cancels(account=account, orders=halting.touched(account, moment)))
-    query = QueryDict(mutable=True)
-    query.setlist("of", request.GET.getlist("of"))
-    return {"cancels": found, "query": query.urlencode(), "waits": any(each.open for each in found)}
-
-
-# --- the other forms ---------------------------------------------------------------------------
+# --- its forms ----------------------------------------------------------------------------------
 
 
 def act(site: AdminSite, request: HttpRequest, account_id: int, action: str) -> HttpResponse:
@@ -325,7 +196,7 @@ def act(site: AdminSite, request: HttpRequest, account_id: int, action: str) -> 
     if action not in _ACTIONS:
         raise Http404("There is no such form.")
     permissions, do = _ACTIONS[action]
-    _allow(request, *permissions)
+    allow(request, *permissions)
     reason = request.POST.get("reason", "").strip()
     try:
         if not reason:
@@ -338,7 +209,7 @@ def act(site: AdminSite, request: HttpRequest, account_id: int, action: str) -> 
             request,
             status=error.status,
             failed=failed,
-            error=str(error),
+            error=f"Account {account}: {error}",
             given=request.POST,
         )
     return HttpResponseRedirect(reverse("admin:trading"))
@@ -347,10 +218,10 @@ def act(site: AdminSite, request: HttpRequest, account_id: int, action: str) -> 
 def _reduce(request: HttpRequest, account: BrokerAccount, reason: str) -> None:
     """From active it tightens; from halted it loosens, which takes another permission."""
     if request.POST.get("from") == HALTED:
-        _allow(request, MAY_RESUME)
+        allow(request, MAY_RESUME)
         _loosen(request, account, REDUCING, reason)
         return
-    _allow(request, MAY_HALT)
+    allow(request, MAY_HALT)
     try:
         state = halting.reduce(account, reason=reason, actor=person(request).get_username())
     except halting.AlreadyHalted as error:
@@ -378,7 +249,7 @@ def _loosen(request: HttpRequest, account: BrokerAccount, state: str, reason: st
 def _tell_of_state(request: HttpRequest, account: BrokerAccount, state: TradingState) -> None:
     words = STATE_WORDS[state.state].lower()
     why = " ".join(reason.message for reason in state.reasons if reason.state != ACTIVE)
-    messages.success(request, f"{account}: trading is {words} now. {why}".strip())
+    messages.success(request, f"Account {account}: trading is {words} now. {why}".strip())
 
 
 def _override(request: HttpRequest, account: BrokerAccount, reason: str) -> None:
@@ -398,12 +269,12 @@ def _override(request: HttpRequest, account: BrokerAccount, reason: str) -> None
     except ValueError as error:
         raise Refused(str(error)) from error
     shown = text.moment(until, now=now)
-    messages.success(request, f"{account}: the breaker is overridden until {shown}.")
+    messages.success(request, f"Account {account}: the breaker is overridden until {shown}.")
 
 
 def _end_override(request: HttpRequest, account: BrokerAccount, reason: str) -> None:
     trading.end_override(account.pk, reason=reason, actor=person(request).get_username())
-    messages.success(request, f"{account}: the breaker is not overridden any more.")
+    messages.success(request, f"Account {account}: the breaker is not overridden any more.")
 
 
 def _bar(request: HttpRequest, account: BrokerAccount, reason: str) -> None:
@@ -417,10 +288,12 @@ def _unbar(request: HttpRequest, account: BrokerAccount, reason: str) -> None:
 def _suspend(request: HttpRequest, account: BrokerAccount, reason: str, *, on: bool) -> None:
     done = halting.suspend(account, on=on, reason=reason, actor=person(request).get_username())
     if done.problem:
-        messages.warning(request, f"{account}: {done.problem}")
+        messages.warning(request, f"Account {account}: {done.problem}")
     else:
         verb = "bars" if on else "allows"
-        messages.success(request, f"{account}: the broker confirms that it {verb} new orders.")
+        messages.success(
+            request, f"Account {account}: the broker confirms that it {verb} new orders."
+        )
 
 
 # By the last part of the address: who may (any of them), and what is done.
@@ -436,7 +309,7 @@ _ACTIONS: Final[
 }
 
 
-def _allow(request: HttpRequest, *permissions: str) -> None:
+def allow(request: HttpRequest, *permissions: str) -> None:
     """Raises PermissionDenied for who has none of these."""
     if not any(person(request).has_perm(each) for each in permissions):
         raise PermissionDenied("You may not do this.")

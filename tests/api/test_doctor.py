@@ -14,6 +14,7 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.models import Heartbeat
 from reconciliation.run import reconcile
 from risk.figures import database_now
+from risk.models import SelfTest
 from tests.simulator_server import SimulatorServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -29,6 +30,7 @@ def _findings() -> dict[str, dict[str, str]]:
 @pytest.fixture
 def healthy(sim: SimulatorServer, account: BrokerAccount) -> SimulatorServer:
     reconcile(account)
+    SelfTest.objects.create(account=account, actor="test", passed=True, results=[])
     for name in ("worker", "listen"):
         Heartbeat.objects.create(name=name, last_seen_at=database_now())
     return sim

@@ -19,7 +19,7 @@ def main() -> None:
 
     from ordinis.accounts.models import SCOPES
     from ordinis.accounts.setup import issue_token
-    from tests.bench import adapter, cancels, orders
+    from tests.bench import adapter, cancels, checks, orders
     from tests.simulator_server import SimulatorServer
 
     databases = setup_databases(verbosity=0, interactive=False)
@@ -29,6 +29,7 @@ def main() -> None:
             settings.BROKER_URL = sim.url
             _, token = issue_token(strategy="bench", account="main", scopes=SCOPES)
             adapter.measure(sim)
+            checks.measure(sim)
             orders.measure_own_time(sim, token)
             orders.measure_end_to_end(sim, token)
             cancels.measure(sim)
