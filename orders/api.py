@@ -35,6 +35,7 @@ from orders.schemas import (
     order_out,
     preview_out,
     read_dependents,
+    results_out,
 )
 from orders.submission import Submitted, submit
 from ordinis.accounts.auth import Scope, TokenRequest, may_operate, strategy_of
@@ -111,19 +112,7 @@ def post_cancel_all(request: TokenRequest, body: CancelAllIn) -> dict[str, Any]:
     origin = Origin(Source.API, _actor(request), f"All are cancelled: {body.reason}")
     with _problems():
         outcomes = cancel_all(strategy_of(request).account, origin, symbol=body.symbol or "")
-    read_dependents([each.order for each in outcomes if each.order is not None])
-    return {
-        "results": [
-            {
-                "order": each.order and order_out(each.order),
-                "broker_order_id": each.broker_order_id,
-                "outcome": each.outcome,
-                "filled_qty": plain(each.filled_qty),
-                "detail": each.detail,
-            }
-            for each in outcomes
-        ]
-    }
+    return {"results": results_out(outcomes)}
 
 
 @router.post(

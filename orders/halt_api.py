@@ -1,20 +1,17 @@
 """The kill switch over HTTP: parses, calls one function, answers. Holds no rule. There is no way to
 resume here: a person resumes, in the console."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from ninja import Router, Schema
 from pydantic import StrictBool, StringConstraints
 
-from orders.cancel_all import Outcome
 from orders.halting import halt
 from orders.lifecycle import Source
-from orders.schemas import CancelledOut, order_out, read_dependents
-from orders.state_api import ReasonOut
+from orders.schemas import CancelledOut, results_out
+from orders.state_api import ReasonOut, reasons_out
 from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
 from ordinis.http import Body, moment
-from ordinis.numbers import plain
 
 router = Router(tags=["risk"])
 
@@ -61,34 +58,10 @@ def post_halt(request: TokenRequest, body: HaltIn) -> dict[str, Any]:
     return {
         "trading_state": done.state.state,
         "breaker": done.state.breaker,
-        "reasons": [
-            {
-                "code": reason.code,
-                "state": reason.state,
-                "message": reason.message,
-                "limit": None if reason.limit is None else plain(reason.limit),
-                "actual": None if reason.actual is None else plain(reason.actual),
-            }
-            for reason in done.state.reasons
-        ],
+        "reasons": reasons_out(done.state.reasons),
         "until": moment(done.state.until),
         "results": results_out(done.outcomes),
         "confirmed": done.confirmed,
         "unconfirmed": done.unconfirmed,
         "suspended_at_broker": done.suspended_at_broker,
     }
-
-
-def results_out(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """How each order ended, as API.md tells it."""
-    read_dependents([each.order for each in outcomes if each.order is not None])
-    return [
-        {
-            "order": each.order and order_out(each.order),
-            "broker_order_id": each.broker_order_id,
-            "outcome": each.outcome,
-            "filled_qty": plain(each.filled_qty),
-            "detail": each.detail,
-        }
-        for each in outcomes
-    ]

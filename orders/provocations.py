@@ -551,7 +551,8 @@ def _error_rate(bench: Bench) -> Came:
     if share >= 100:
         raise Off("breaker_error_rate_pct is 100: no share of failures is above it.")
     failed = int(count * share / 100) + 1
-    return _outcomes(bench, [number < failed for number in range(count)], "fails too often")
+    outcomes = [number < failed for number in range(count)]
+    return _outcomes(bench, outcomes, f"{failed} of {count} orders have failed")
 
 
 def _in_a_row(bench: Bench) -> Came:

@@ -10,6 +10,7 @@ from ninja import Field, Schema
 from pydantic import AfterValidator, StrictBool, StringConstraints, model_validator
 
 from orders import statuses
+from orders.cancel_all import Outcome
 from orders.chains import NEVER_WERE
 from orders.models import Order
 from orders.preview import Preview
@@ -275,6 +276,21 @@ def _dependents(order: Order) -> list[str]:
     if not hasattr(order, "dependent_ids"):
         read_dependents([order])
     return order.dependent_ids
+
+
+def results_out(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """How each order ended, as API.md tells it."""
+    read_dependents([each.order for each in outcomes if each.order is not None])
+    return [
+        {
+            "order": each.order and order_out(each.order),
+            "broker_order_id": each.broker_order_id,
+            "outcome": each.outcome,
+            "filled_qty": plain(each.filled_qty),
+            "detail": each.detail,
+        }
+        for each in outcomes
+    ]
 
 
 def preview_out(shown: Preview) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The trading state over HTTP: parses, calls one function, answers. Holds no rule."""
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +11,7 @@ from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
 from ordinis.http import moment
 from ordinis.numbers import plain
 from risk import trading
+from risk.states import Reason
 
 router = Router(tags=["risk"])
 
@@ -51,16 +53,7 @@ def get_state(request: TokenRequest) -> dict[str, Any]:
     return {
         "trading_state": state.state,
         "breaker": state.breaker,
-        "reasons": [
-            {
-                "code": reason.code,
-                "state": reason.state,
-                "message": reason.message,
-                "limit": _number(reason.limit),
-                "actual": _number(reason.actual),
-            }
-            for reason in state.reasons
-        ],
+        "reasons": reasons_out(state.reasons),
         "until": moment(state.until),
         "distances": [
             {
@@ -73,6 +66,19 @@ def get_state(request: TokenRequest) -> dict[str, Any]:
             for distance in distances_of(account_id)
         ],
     }
+
+
+def reasons_out(reasons: Iterable[Reason]) -> list[dict[str, str | None]]:
+    return [
+        {
+            "code": reason.code,
+            "state": reason.state,
+            "message": reason.message,
+            "limit": _number(reason.limit),
+            "actual": _number(reason.actual),
+        }
+        for reason in reasons
+    ]
 
 
 def _number(value: Decimal | None) -> str | None:

@@ -35,6 +35,7 @@ __all__ = [
     "decide",
     "holding",
     "in_force",
+    "in_force_of_all",
     "may_decide",
     "reassess",
     "to_come",
@@ -92,6 +93,14 @@ def in_force(account_id: int, strategy_id: int | None = None) -> Limits:
     owners = Q(strategy=None) if strategy_id is None else Q(strategy=None) | Q(strategy=strategy_id)
     rows = list(holding().filter(owners, account_id=account_id))
     return resolve(own(rows, None), None if strategy_id is None else own(rows, strategy_id))
+
+
+def in_force_of_all() -> dict[int, Limits]:
+    """What holds for each account that has set anything, by its key: one query."""
+    rows: dict[int, list[RiskLimits]] = {}
+    for row in holding().filter(strategy=None):
+        rows.setdefault(row.account_id, []).append(row)
+    return {account_id: resolve(own(each, None)) for account_id, each in rows.items()}
 
 
 def to_come(account_id: int, now: datetime) -> list[RiskLimits]:

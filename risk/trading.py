@@ -85,18 +85,29 @@ def current(account_id: int) -> TradingState:
     return _by_rows(control)
 
 
+def current_of_all() -> dict[int, TradingState]:
+    """The same for every account, by its key, in one query."""
+    accounts = BrokerAccount.objects.select_related("trading_control").annotate(read_at=_Clock())
+    states = {}
+    for account in accounts:
+        control = getattr(account, "trading_control", None) or TradingControl()
+        control.account, control.clock = account, account.read_at
+        states[account.pk] = _by_rows(control)
+    return states
+
+
 # --- a person's hand -------------------------------------------------------------------------
 
 
 def set_state(account_id: int, state: str, *, reason: str, actor: str) -> TradingState:
-    """Sets what a person wants: active (resume), reducing or halted. What stands already is left
-    as it is, with the reason and the name of who set it first."""
+    """Sets what a person wants: active (resume), reducing or halted. What stands already in the
+    same words is left; another's halt is one more, which whoever resumes must have seen."""
     if state not in STRICTNESS:
         raise ValueError(f"{state!r} is no trading state: choose of {', '.join(STRICTNESS)}.")
     _check_said(reason, actor)
     with _locked(account_id) as control:
         before = control.state
-        if before != state:
+        if (before, control.reason, control.actor) != (state, reason, actor):
             control.state, control.reason, control.actor = state, reason, actor
             control.set_at = control.clock
             _note(control, Kind.PERSON, before, state, reason, actor=actor)

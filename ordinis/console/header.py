@@ -13,7 +13,7 @@ from django.utils import timezone
 from ordinis.accounts.models import BrokerAccount
 from reconciliation.models import Correction, ReconciliationReport
 from risk import trading
-from risk.limits import in_force
+from risk.limits import Limits, in_force_of_all
 from risk.models import RiskLimits
 from risk.states import ACTIVE, HALTED, REDUCING, TradingState
 
@@ -61,19 +61,25 @@ class Header:
 
 
 def header() -> Header:
-    """The header as of now; one query, and one more for each account."""
+    """The header as of now, in as many queries for many accounts as for one."""
     newest = ReconciliationReport.objects.filter(
         account_id=OuterRef("pk"), complete=True, dry_run=False
     ).values("started_at")[:1]
     accounts = BrokerAccount.objects.annotate(synced_at=Subquery(newest))
     waiting = Correction.objects.filter(status=Correction.Status.PROPOSED).count()
-    return Header([_sync(account, account.synced_at) for account in accounts], waiting)
+    limits, states = in_force_of_all(), trading.current_of_all()
+    return Header(
+        [
+            _sync(account, account.synced_at, limits.get(account.pk, Limits()), states[account.pk])
+            for account in accounts
+        ],
+        waiting,
+    )
 
 
-def _sync(account: BrokerAccount, at: datetime | None) -> Sync:
-    watched = in_force(account.pk).reconcile_mode != RiskLimits.ReconcileMode.OFF
-    tone = _tone(at) if watched else "amber"
-    return Sync(account, at, watched, tone, trading.current(account.pk))
+def _sync(account: BrokerAccount, at: datetime | None, limits: Limits, state: TradingState) -> Sync:
+    watched = limits.reconcile_mode != RiskLimits.ReconcileMode.OFF
+    return Sync(account, at, watched, _tone(at) if watched else "amber", state)
 
 
 def _tone(at: datetime | None) -> str:

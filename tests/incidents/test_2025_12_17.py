@@ -185,7 +185,9 @@ def _book_is_the_brokers(sim: SimulatorServer) -> bool:
     jobs.poll()
     state = sim.get("/sim/state")
     theirs = {order["client_order_id"]: order["status"] for order in state["orders"]}
-    ours = Order.objects.exclude(status="denied").values_list("client_order_id", "status")
+    ours = Order.objects.exclude(status__in=("denied", "rejected")).values_list(
+        "client_order_id", "status"
+    )
     shares = {each["symbol"]: Decimal(each["qty"]) for each in state["positions"]}
     held = Position.objects.exclude(qty=0).values_list("symbol", "qty")
     return dict(ours) == theirs and dict(held) == shares

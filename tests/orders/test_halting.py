@@ -209,7 +209,7 @@ def test_what_is_not_confirmed_in_time_is_said(
     assert [each.outcome for each in done.outcomes] == ["pending"]
 
 
-def test_two_halts_at_once_are_one_halt_and_both_are_confirmed(
+def test_two_halts_at_once_are_both_confirmed_and_both_in_the_history(
     sim: SimulatorServer, api: Api, account: BrokerAccount, order: MakeOrder
 ) -> None:
     quote(sim, "TSLA", "260")
@@ -228,20 +228,34 @@ def test_two_halts_at_once_are_one_halt_and_both_are_confirmed(
 
     assert [done.confirmed for done in both] == [True, True]
     assert set(Order.objects.values_list("status", flat=True)) == {"canceled"}
-    assert TradingChange.objects.filter(kind="person").count() == 1
+    assert TradingChange.objects.filter(kind="person").count() == 2
     assert BrokerAccount.objects.get().cancelling_runs == []
 
 
-def test_a_second_halt_changes_nothing_and_keeps_who_set_the_first(
+def test_anothers_halt_is_one_more_and_a_resume_must_have_seen_it(
     sim: SimulatorServer, account: BrokerAccount
 ) -> None:
     halt(account, reason="first", actor="ann")
+    seen = TradingControl.objects.get().set_at
 
     again = halt(account, reason="second", actor="ben")
 
     assert again.confirmed
     control = TradingControl.objects.get()
-    assert (control.actor, control.reason) == ("ann", "first")
+    assert (control.actor, control.reason) == ("ben", "second")
+    assert list(TradingChange.objects.values_list("actor", flat=True)) == ["ben", "ann"]
+    with pytest.raises(Moved):
+        loosen(account, "active", seen=seen, reason="over", actor="ann")
+    assert _state(account) == "halted"
+
+
+def test_the_same_halt_again_changes_nothing(sim: SimulatorServer, account: BrokerAccount) -> None:
+    halt(account, reason="first", actor="ann")
+    seen = TradingControl.objects.get().set_at
+
+    halt(account, reason="first", actor="ann")
+
+    assert TradingControl.objects.get().set_at == seen
     assert TradingChange.objects.count() == 1
 
 

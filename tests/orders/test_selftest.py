@@ -31,9 +31,9 @@ from orders.working import WorkingOrders
 from ordinis.accounts.models import BrokerAccount, RequestBudget
 from ordinis.alerts.models import Alert
 from ordinis.doctor import examine
-from risk import breaker, checks, trading
+from risk import breaker, checks, figures, trading
 from risk.commitments import Committed
-from risk.limits import change
+from risk.limits import change, in_force
 from risk.models import SelfTest, TradingControl
 from risk.states import TradingState
 from tests import other_process
@@ -153,6 +153,19 @@ def test_a_limit_too_wide_to_be_reached_is_said_to_be_off(
 
     assert test.passed, selftest.silent(test)
     assert "breaker: error_rate" in off(test)
+
+
+def test_the_auction_hours_fire_at_a_broker_that_keeps_them(
+    sim: SimulatorServer, account: BrokerAccount
+) -> None:
+    told = figures.ask(account)
+
+    with transaction.atomic():
+        locked = BrokerAccount.lock(account.pk)
+        locked.mode = "paper"
+        came = provocations._auction(Bench(locked, told, in_force(account.pk)))
+
+    assert came.codes == ("auction_closed",)
 
 
 # --- a broken control is found ----------------------------------------------------------------

@@ -289,7 +289,7 @@ def _book_is_the_brokers(sim: SimulatorServer) -> bool:
     jobs.poll()
     state = sim.get("/sim/state")
     theirs = {order["client_order_id"]: order["status"] for order in state["orders"]}
-    rows = Order.objects.exclude(status="denied")
+    rows = Order.objects.exclude(status__in=("denied", "rejected"))
     shares = {position["symbol"]: Decimal(position["qty"]) for position in state["positions"]}
     return dict(rows.values_list("client_order_id", "status")) == theirs and shares == dict(
         Position.objects.exclude(qty=0).values_list("symbol", "qty")

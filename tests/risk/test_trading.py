@@ -104,12 +104,12 @@ def test_halted_holds_until_a_person_resumes(desk: BrokerAccount) -> None:
     assert history() == [("person", "active", "halted"), ("person", "halted", "active")]
 
 
-def test_halting_twice_changes_nothing_the_second_time(desk: BrokerAccount) -> None:
+def test_halting_twice_keeps_both_in_the_history_and_shows_the_newest(desk: BrokerAccount) -> None:
     trading.set_state(desk.pk, "halted", reason="First.", actor="ann")
     trading.set_state(desk.pk, "halted", reason="Second.", actor="bob")
 
-    assert (row().actor, row().reason) == ("ann", "First.")
-    assert len(history()) == 1
+    assert (row().actor, row().reason) == ("bob", "Second.")
+    assert len(history()) == 2
 
 
 @pytest.mark.parametrize(
