@@ -19,13 +19,14 @@ from orders.judgement import Judged, Question, judge
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from orders.sending import patience, send
+from orders.submission import mark
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, end_alert, raise_alert
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.failpoints import failpoint
 from ordinis.numbers import plain
-from risk.checks import Intent
+from risk.checks import Intent, reduces
 from risk.figures import database_now
 from risk.limits import in_force
 from risk.models import RiskLimits
@@ -146,6 +147,10 @@ def _activate(account: BrokerAccount, parent: Chain, filled: Decimal, group: lis
             why = "; ".join(violation.message for violation in judged.violations)
             _put_off(group, parent, why)
             return None
+        if parent.orders[0].sells_short and not reduces(judged.intent, judged.context):
+            # What was sold short is not short any more, or not yet: it must open nothing.
+            _put_off(group, parent, "The broker holds no such short position that is free.")
+            return None
         failpoint("dependents.judged")
         still = {(order.pk, order.qty) for order in _waiting(parent)}
         if any((order.pk, order.qty) not in still for order in group):
@@ -153,7 +158,7 @@ def _activate(account: BrokerAccount, parent: Chain, filled: Decimal, group: lis
         if _wanted(parent, filled, group) != shares:
             return None
         rest = _most(parent, first) - shares if parent.is_open else Decimal(0)
-        return _release(group, shares, locked, rest=rest)
+        return _release(group, shares, locked, judged, rest=rest)
 
     intent = Intent(
         symbol=first.symbol,
@@ -171,6 +176,7 @@ def _activate(account: BrokerAccount, parent: Chain, filled: Decimal, group: lis
         intent=intent,
         limits=in_force(account.pk, first.strategy_id),
         order_id=first.pk,
+        strategy_id=first.strategy_id,
         asset=assets.asset_of(account, first.symbol),
     )
     released = judge(question, conclude, fresh=True)
@@ -221,7 +227,14 @@ def _covered(parent: Chain, order: Order) -> Decimal:
     )
 
 
-def _release(group: list[Order], shares: Decimal, locked: BrokerAccount, *, rest: Decimal) -> Order:
+def _release(
+    group: list[Order],
+    shares: Decimal,
+    locked: BrokerAccount,
+    judged: Judged,
+    *,
+    rest: Decimal,
+) -> Order:
     """Makes the order, or the pair with the stop-loss as leg, `submitting`; a part of it where the
     `rest` may still come."""
     why = f"Its parent has filled; {plain(shares)} of those shares are for this order."
@@ -233,10 +246,12 @@ def _release(group: list[Order], shares: Decimal, locked: BrokerAccount, *, rest
         "lookups_missed": 0,
         "first_missed_at": None,
         "retry_at": None,
+        "verdict": judged.verdict,
     }
     if rest:
         group = [_split_off(order, shares, rest) for order in group]
     head, *legs = group
+    mark(head, judged, locked)
     for leg in legs:
         lifecycle.transition(
             leg.pk,
@@ -252,6 +267,8 @@ def _release(group: list[Order], shares: Decimal, locked: BrokerAccount, *, rest
         Origin(Source.DEPENDENTS, "dependents", why),
         **changes,
         **pair,
+        sells_short=head.sells_short,
+        worst_price=head.worst_price,
     )
     failpoint("dependents.released")
     return released

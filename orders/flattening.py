@@ -21,7 +21,7 @@ from orders.models import Order
 from orders.pricing import tick
 from orders.requests import NewOrder
 from orders.submission import submit
-from ordinis.accounts.models import BrokerAccount, Strategy
+from ordinis.accounts.models import OPERATOR, BrokerAccount, Strategy
 from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.broker.port import PositionReport
 from ordinis.logging import correlation_id
@@ -31,8 +31,6 @@ from risk.states import HALTED
 log = logging.getLogger("ordinis.orders")
 
 MAX_SLIPPAGE_PCT: Final = Decimal(5)
-# Whose orders they are.
-STRATEGY: Final = "operator"
 _TOKEN: Final = re.compile(r"[0-9a-f]{16}")
 _AT_ONCE: Final = 8
 
@@ -119,7 +117,7 @@ def flatten(
     if not _TOKEN.fullmatch(token):
         raise ValueError("The token is made with the form: open it again.")
     check_not_halted(account)
-    strategy, _ = Strategy.objects.get_or_create(account=account, name=STRATEGY)
+    strategy, _ = Strategy.objects.get_or_create(account=account, name=OPERATOR)
 
     def one(number: int, closing: Closing) -> Sent:
         try:

@@ -30,7 +30,7 @@ from risk import exchange, figures, trading
 from risk.checks import Context, Finding, Intent, Violation, evaluate, reduces, sells_short
 from risk.checks.short_sale import COLLAR as SHORT_COLLAR
 from risk.exposure import exposures
-from risk.limits import Limits
+from risk.limits import Limits, in_force
 
 T = TypeVar("T")
 _MOST_QUESTIONS = 4
@@ -54,6 +54,13 @@ class Judged:
     @property
     def violations(self) -> list[Violation]:
         return [finding for finding in self.findings if not finding.ok]
+
+    @property
+    def tries(self) -> bool:
+        """Whether the order passes only as the one that tries, the breaker being half-open: whoever
+        stores it claims the place."""
+        may_probe = self.context.trading.may_probe and not self.violations
+        return may_probe and not reduces(self.intent, self.context)
 
     @property
     def verdict(self) -> list[dict[str, Any]]:
@@ -84,6 +91,7 @@ class Question:
     intent: Intent
     limits: Limits
     order_id: UUID | None
+    strategy_id: int | None = None
     asset: AssetReport | None = None
     rates: Rates = field(default_factory=Rates)
     reduce_only: bool = False
@@ -144,15 +152,17 @@ def _under_lock(
                 return found
             if snapshot.is_older_than(figures.oldest()):
                 return _Again.ASK
+            # Whoever tightened a limit while this stood in line is obeyed.
+            limits = in_force(locked.pk, question.strategy_id)
+            question = replace(question, limits=limits)
             orders = WorkingOrders.of(locked.pk, snapshot.asked_at)
-            judged = _judged(question, locked, snapshot, orders)
+            judged = assess(question, locked, snapshot, orders)
+            if question.order_id is None:
+                transaction.set_rollback(True)  # a preview leaves no trace, whatever it meets
             if snapshot.began < came and _is_close(judged):
                 return _Again.ASK
-            if may_wait and judged.violations and _may_pass(question, locked, snapshot, orders):
+            if may_wait and _gains_by_waiting(question, judged, locked, snapshot, orders):
                 return _Again.WAIT
-            if _probes(question, judged):
-                assert question.order_id is not None, "what is sent has an id"
-                trading.claim_probe(locked, question.order_id)
             return conclude(locked, judged)
 
 
@@ -169,16 +179,22 @@ def _turn(account_id: int) -> Iterator[None]:
         turn.release()
 
 
-def _may_pass(
+def _gains_by_waiting(
     question: Question,
+    judged: Judged,
     locked: BrokerAccount,
     snapshot: figures.Figures,
     orders: WorkingOrders,
 ) -> bool:
-    """Whether an order that is denied would pass without what may be counted twice."""
-    if orders == (settled := orders.settled):
+    """Whether an order that is denied would pass, or one that is cut would be cut less, without
+    what may be counted twice."""
+    is_cut = judged.intent.qty < question.intent.qty
+    if not (judged.violations or is_cut) or orders == (settled := orders.settled):
         return False
-    return not _judged(question, locked, snapshot, settled).violations
+    later = assess(question, locked, snapshot, settled)
+    return not later.violations and (
+        bool(judged.violations) or later.intent.qty > judged.intent.qty
+    )
 
 
 def reserved(account_id: int, asked_at: datetime) -> Decimal:
@@ -186,12 +202,13 @@ def reserved(account_id: int, asked_at: datetime) -> Decimal:
     return commits_beyond(account_id, asked_at).money
 
 
-def _judged(
+def assess(
     question: Question,
     locked: BrokerAccount,
     snapshot: figures.Figures,
     orders: WorkingOrders,
 ) -> Judged:
+    """What the checks find of an order. The account is locked."""
     context = _context(question, locked, snapshot, orders)
     intent, cut = _cut(question, context)
     if sells_short(intent, context) and intent.reference_price is not None:
@@ -203,13 +220,6 @@ def _judged(
 
 def _is_close(judged: Judged) -> bool:
     return any(not finding.ok or finding.is_thin for finding in judged.findings)
-
-
-def _probes(question: Question, judged: Judged) -> bool:
-    """Whether the order is the one that may try, the breaker being half-open."""
-    if question.order_id is None or judged.violations:
-        return False
-    return judged.context.trading.may_probe and not reduces(judged.intent, judged.context)
 
 
 def _cut(question: Question, context: Context) -> tuple[Intent, list[Finding]]:

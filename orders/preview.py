@@ -59,8 +59,9 @@ def preview(strategy: Strategy, new: NewOrder) -> Preview:
         intent=intent_of(order),
         limits=limits,
         order_id=None,
+        strategy_id=strategy.pk,
         asset=asset,
-        rates=rates.of(strategy),
+        rates=rates.of(strategy, reduce_only=new.reduce_only),
         reduce_only=new.reduce_only,
     )
 

@@ -56,7 +56,9 @@ def replace(
         waiting = Order.objects.filter(parent__chain=old.chain, status=statuses.WAITING)
         exits.check_prices(order, waiting)
     limits = in_force(old.account_id, old.strategy_id)
-    sent_lately = rates.check(strategy, limits)
+    # A stop-loss can be moved whatever else the strategy has sent.
+    is_exit = old.parent_id is not None
+    sent_lately = rates.of(strategy) if is_exit else rates.check(strategy, limits)
     asset = assets.asset_of(old.account, old.symbol)
     terms.check(terms.of(order), asset)
 
@@ -64,15 +66,23 @@ def replace(
         if standing := idempotency.bound(strategy, change.client_order_id, fingerprint):
             return Submitted(standing, repeated=True)
         old.refresh_from_db()
-        _check_replaceable(old, change)
-        rates.check(strategy, limits)
+        try:
+            _check_replaceable(old, change)
+            if not is_exit:
+                rates.check(strategy, limits)
+        except OrderSubmissionError:
+            # The same request may have been stored since we looked.
+            standing = idempotency.named(strategy, change.client_order_id, fingerprint)
+            if standing is None:
+                raise
+            return Submitted(standing, repeated=True)
         return None
 
     def conclude(locked: BrokerAccount, judged: Judged) -> Submitted:
         if judged.violations:
             denied(order, judged, actor=actor)
             return Submitted(order)
-        mark(order, judged)
+        mark(order, judged, locked)
         order.judged_at = order.submitted_at = locked.database_time
         order.attempts = 1
         why = f"Replaces {old.client_order_id}."
@@ -91,7 +101,8 @@ def replace(
         limit_price=order.limit_price,
         # It was given with the first order, perhaps long ago: no guard for a price of today.
         reference_price=order.reference_price if order.sells_short else None,
-        is_dependent=order.parent_id is not None,
+        is_dependent=is_exit,
+        is_pair=_is_paired(old),
         replaced_qty=old.pending_qty,
         replaced_cost=old.pending_qty * (old.worst_price or price),
     )
@@ -100,6 +111,7 @@ def replace(
         intent=intent,
         limits=limits,
         order_id=order.pk,
+        strategy_id=old.strategy_id,
         asset=asset,
         rates=sent_lately,
     )

@@ -16,7 +16,14 @@ from orders import lifecycle, statuses
 from orders.lifecycle import Origin, Source
 from orders.models import Order
 from orders.order_log import about
-from orders.sending import get, resend, settle_mismatch, settle_refusal
+from orders.sending import (
+    get,
+    is_exit,
+    resend,
+    settle_mismatch,
+    settle_refusal,
+    wait_again,
+)
 from orders.sync import look_up
 from ordinis.accounts.brokers import broker_for
 from ordinis.alerts.models import Alert, raise_alert
@@ -167,18 +174,21 @@ def _missed(order: Order) -> Order:
     current = get(order.pk)
     if current.rejection is not None:  # sent twice, refused, and found nowhere
         return settle_refusal(current, current.rejection)
-    if why := _unwanted(current, database_now()):
+    halted = trading.current(current.account_id).state == HALTED
+    if halted and current.cancel_requested_at is None and is_exit(current):
+        return wait_again(current, "Trading is halted: it was never sent, and waits on.")
+    if why := _unwanted(current, database_now(), halted=halted):
         return _give_up(current, f"The broker knows nothing of it. {why}")
     return resend(current)
 
 
-def _unwanted(order: Order, now: datetime) -> str:
+def _unwanted(order: Order, now: datetime, *, halted: bool) -> str:
     """Why an order that never arrived must not be sent again; empty when it may be."""
     if order.cancel_requested_at is not None:
         return "It was to be cancelled."
     if order.replaces_id is not None:
         return "A replacement is not sent twice; the order that it was to replace stands."
-    if trading.current(order.account_id).state == HALTED:
+    if halted:
         return "Trading is halted."
     if now - (order.judged_at or order.created_at) >= timedelta(seconds=settings.RESEND_MAX_AGE):
         return "It is too old to send."

@@ -12,7 +12,8 @@ from typing import Any
 
 from django.db import transaction
 
-from orders.provocations import CONTROLS, Bench, Came, Off, ordinary
+from orders.provocations import CONTROLS, ordinary
+from orders.selftest_bench import Bench, Came, Off
 from ordinis.accounts.models import BrokerAccount
 from risk import figures
 from risk.checks import inputs

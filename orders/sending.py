@@ -75,8 +75,8 @@ def _held_back(order: Order, why: str) -> Order:
     if order.attempts > 1:
         # Not the broker's doing: the breaker must not count it as an answer that never came.
         return decide(order, statuses.UNRESOLVED, why, actor="resolver")
-    if order.parent_id is not None and order.replaces_id is None:
-        return _wait_again(order, why)
+    if is_exit(order):
+        return wait_again(order, why)
     violation = {"code": "trading_halted", "message": why, "limit": "0", "actual": "1"}
     return decide(order, statuses.DENIED, why, violations=[violation])
 
@@ -188,10 +188,10 @@ def settle_refusal(order: Order, refused: dict[str, Any]) -> Order:
     """Ends an order that the broker has refused, and that is proved not to exist there. An exit
     that was refused for what passes waits on."""
     # A replacement that is refused leaves the order that it was to replace as it is.
-    is_dependent = order.parent_id is not None and order.replaces_id is None
+    is_dependent = is_exit(order)
     message = str(refused["message"])
     if is_dependent and order.cancel_requested_at is None and _may_pass(message):
-        return _wait_again(order, f"The broker does not take it yet: {message}")
+        return wait_again(order, f"The broker does not take it yet: {message}")
     settled = decide(order, statuses.REJECTED, message, rejection=refused)
     judge_outcomes(order.account_id)
     if is_dependent:
@@ -208,7 +208,12 @@ def settle_refusal(order: Order, refused: dict[str, Any]) -> Order:
     return settled
 
 
-def _wait_again(order: Order, why: str) -> Order:
+def is_exit(order: Order) -> bool:
+    """Whether it waits for a parent, and replaces nothing."""
+    return order.parent_id is not None and order.replaces_id is None
+
+
+def wait_again(order: Order, why: str) -> Order:
     """An exit that the broker does not have, and that is to be sent later."""
     return decide(
         order,

@@ -16,13 +16,14 @@ from orders.errors import OrderSubmissionError
 from orders.judgement import Judged, Question, judge
 from orders.lifecycle import Origin, Source
 from orders.models import Order
+from orders.rates import RateLimited, Rates
 from orders.requests import NewOrder
 from orders.sending import patience, send
 from orders.sync import ensure_open_book
 from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.failpoints import failpoint
 from ordinis.numbers import plain
-from risk import figures
+from risk import figures, trading
 from risk.checks import Intent, Violation, sells_short
 from risk.limits import Limits, in_force
 
@@ -67,14 +68,13 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
     is_enabled = new.type in limits.allowed_order_types
     # The look under the lock counts. One before spares a duplicate what would come in between:
     # the broker's answer, and a refusal.
-    sent_lately = rates.of(strategy)
-    limited = rates.limited(strategy, limits, sent_lately)
+    limited, sent_lately = _rate(strategy, new, limits)
     will_be_looked_for = is_enabled and not limited and figures.are_at_hand(account)
     looks = limits.duplicate_guard and not will_be_looked_for
     if looks and idempotency.alike(strategy, order, children):
         with transaction.atomic():
             BrokerAccount.lock(account.pk)
-            if found := _standing(strategy, new, order, children, limits):
+            if found := standing_like(strategy, new, order, children, limits):
                 return found
     if not is_enabled:
         raise OrderTypeNotEnabled(new.type)
@@ -88,10 +88,16 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
     failpoint("submit.received")
 
     def first() -> Submitted | None:
-        found = _standing(strategy, new, order, children, limits)
-        if found is None:
-            rates.check(strategy, limits)  # once more, now that nobody else can store one
-        return found
+        found = standing_like(strategy, new, order, children, limits)
+        if found is not None:
+            return found
+        # Once more, now that nobody else can store one.
+        if limited := _rate(strategy, new, limits)[0]:
+            standing = idempotency.named(strategy, new.client_order_id, new.fingerprint)
+            if standing is None:
+                raise limited
+            return Submitted(standing, repeated=True)
+        return None
 
     def conclude(locked: BrokerAccount, judged: Judged) -> Submitted:
         _store(order, children, judged, locked, actor=actor)
@@ -102,6 +108,7 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
         intent=intent_of(order),
         limits=limits,
         order_id=order.pk,
+        strategy_id=strategy.pk,
         asset=asset,
         rates=sent_lately,
         reduce_only=new.reduce_only,
@@ -116,6 +123,11 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
     if judged.order.status != statuses.SUBMITTING or judged.order is not order:
         return judged
     return Submitted(send(order, sent_by=patience()))
+
+
+def _rate(strategy: Strategy, new: NewOrder, limits: Limits) -> tuple[RateLimited | None, Rates]:
+    sent = rates.of(strategy, reduce_only=new.reduce_only)
+    return rates.limited(strategy, limits, sent, reduce_only=new.reduce_only), sent
 
 
 def intent_of(order: Order) -> Intent:
@@ -135,6 +147,7 @@ def intent_of(order: Order) -> Intent:
 def _dependent(order: Order, new: NewOrder, limits: Limits, *, actor: str) -> Submitted:
     """Stores an order that waits for the fill of a standing one. It is judged when it is sent."""
     assert new.parent is not None
+    rates.check(order.strategy, limits)
     exits.bind_to(order, new)
     terms.check(terms.of(order), assets.asset_of(order.account, order.symbol))
     order.worst_price = worst_price(order, limits)
@@ -151,7 +164,7 @@ def _dependent(order: Order, new: NewOrder, limits: Limits, *, actor: str) -> Su
     return Submitted(order)
 
 
-def _standing(
+def standing_like(
     strategy: Strategy, new: NewOrder, order: Order, children: list[Order], limits: Limits
 ) -> Submitted | None:
     """What stands already, looked for with the account locked, so that nobody else can store or
@@ -231,7 +244,7 @@ def _store(
         return
     if judged.intent.qty != order.qty:
         order.requested_qty, order.qty = order.qty, judged.intent.qty
-    mark(order, judged)
+    mark(order, judged, account)
     order.created_at = order.judged_at = order.submitted_at = account.database_time
     order.attempts = 1
     lifecycle.record_intent(order, statuses.SUBMITTING, Origin(Source.API, actor))
@@ -254,11 +267,14 @@ def violations_out(violations: Iterable[Violation]) -> list[dict[str, str]]:
     ]
 
 
-def mark(order: Order, judged: Judged) -> None:
-    """Notes on an order that passed what it was judged by, and what it ties up."""
+def mark(order: Order, judged: Judged, account: BrokerAccount) -> None:
+    """Notes on an order that passed, and is about to be stored, what it was judged by and what it
+    ties up; and, the breaker being half-open, that it is the one that tries."""
     order.verdict = judged.verdict
     if sells_short(judged.intent, judged.context):
         order.sells_short, order.worst_price = True, judged.intent.worst_price
+    if judged.tries:
+        trading.claim_probe(account, order.pk)
 
 
 def denied(order: Order, judged: Judged, *, actor: str) -> None:

@@ -24,7 +24,7 @@ MARGIN = timedelta(seconds=settings.ACKNOWLEDGEMENT_MARGIN)
 _ZERO = Decimal(0)
 _COLUMNS = (
     *("pk", "symbol", "side", "status", "qty", "filled_qty", "average_fill_price", "sells_short"),
-    *("limit_price", "worst_price", "acknowledged_at", "type", "client_order_id", "order_class"),
+    *("limit_price", "worst_price", "acknowledged_at", "type", "client_order_id", "chain"),
     *("replaces__status", "replaces__qty", "replaces__filled_qty", "replaces__worst_price"),
 )
 
@@ -103,17 +103,27 @@ class WorkingOrders:
         return frozenset(row["symbol"] for row in self.rows if row["status"] == statuses.UNRESOLVED)
 
     def against(self, symbol: str, side: str, held_qty: Decimal) -> tuple[Opposite, ...]:
-        """The open orders of the symbol on the other side."""
+        """The open orders of the symbol on the other side. One more query where there are any."""
+        against = [
+            row
+            for row in self.rows
+            if row["symbol"] == symbol and row["side"] != side and statuses.is_open(row["status"])
+        ]
+        if not against:
+            return ()
+        # What replaced one of a pair is one of it, too.
+        chains = Order.objects.filter(chain__in=[row["chain"] for row in against])
+        pairs = chains.filter(Q(order_class="oco") | Q(leg_of__isnull=False))
+        paired = set(pairs.values_list("chain", flat=True))
         return tuple(
             Opposite(
                 client_order_id=row["client_order_id"],
                 type=row["type"],
                 limit_price=row["limit_price"],
                 opens=row["sells_short"] or (row["side"] == "buy" and held_qty >= 0),
-                is_pair=bool(row["order_class"]),
+                is_pair=row["chain"] in paired,
             )
-            for row in self.rows
-            if row["symbol"] == symbol and row["side"] != side and statuses.is_open(row["status"])
+            for row in against
         )
 
 

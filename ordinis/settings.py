@@ -13,6 +13,8 @@ from typing import Any, Literal, cast
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
+from ordinis.broker.data_host import data_url
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = Path(os.environ.get("ORDINIS_VAR_DIR", BASE_DIR / "var"))
 
@@ -103,6 +105,15 @@ if BROKER_MODE == "live" and not _flag("ORDINIS_LIVE_TRADING", default=False):
         "ORDINIS_LIVE_TRADING=yes to trade live on purpose, or use "
         f"{ALPACA_PAPER_URL} for paper trading."
     )
+# Where quotes are asked for; empty: what belongs to BROKER_URL (ordinis.broker.data_host). The
+# simulator's market is its own, whatever the environment has for Alpaca.
+DATA_URL = (
+    "" if ON_SIMULATOR else os.environ.get("APCA_API_DATA_URL", "").rstrip("/").removesuffix("/v2")
+)
+try:
+    data_url(BROKER_URL, given=DATA_URL)
+except ValueError as error:
+    raise ImproperlyConfigured(f"APCA_API_DATA_URL can't be used. {error}") from error
 BROKER_TIMEOUT = _seconds("ORDINIS_BROKER_TIMEOUT", 10)  # seconds for one broker call
 POLL_SECONDS = _seconds("ORDINIS_POLL_SECONDS", 15)
 RECONCILE_SECONDS = _seconds("ORDINIS_RECONCILE_SECONDS", 30)

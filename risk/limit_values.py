@@ -80,8 +80,14 @@ _TIGHTER: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "duplicate_guard": operator.or_,
     "max_slippage_pct": min,
 }
-# Only the account opens these: where it says nothing, a strategy meets the account's default.
-_ACCOUNT_OPENS: Final = ("allowed_order_types", "duplicate_guard", "allow_short")
+# Where the account says nothing of these, a strategy meets the account's default: its own value can
+# only be tighter (SPEC K9). Prices and the buffer go with the offsets, which are a strategy's own.
+_ACCOUNT_OPENS: Final = tuple(
+    key
+    for key in _TIGHTER
+    if key not in ("max_slippage_pct", "buying_power_buffer_pct")
+    and getattr(_DEFAULTS, key) is not None
+)
 SETS: Final = frozenset(
     {"allowed_order_types", "allowed_symbols", "blocked_symbols", "allowed_sessions"}
 )

@@ -16,6 +16,8 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 SCOPES: Final = ("read", "trade", "operate")
+# The strategy in whose name a person closes positions: no program's, so it has no token.
+OPERATOR: Final = "operator"
 _NAME = RegexValidator(
     r"^[a-z0-9][a-z0-9_-]{0,47}$",
     "Use 1 to 48 lower-case letters, digits, - or _, starting with a letter or digit.",
@@ -151,6 +153,8 @@ class ApiToken(models.Model):
     ) -> "tuple[ApiToken, str]":
         """Makes a token; the string returned beside it can never be read again."""
         unknown = set(scopes) - set(SCOPES)
+        if strategy.name == OPERATOR:
+            raise ValueError(f"{OPERATOR} is the name of the person at the console; take another.")
         if unknown or not scopes:
             raise ValueError(
                 f"Unknown scope {', '.join(sorted(unknown)) or '(none)'}; "

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from ordinis.broker import parsing
 from ordinis.broker.budget import Budget, NoStore, Store
-from ordinis.broker.errors import BrokerUnavailable, OutcomeUnknown
+from ordinis.broker.data_host import data_url
+from ordinis.broker.errors import BrokerRefused, BrokerUnavailable, OutcomeUnknown
 from ordinis.broker.parsing import parse_order, parse_position, parse_trade_update
 from ordinis.broker.port import (
     AccountReport,
@@ -24,6 +25,7 @@ from ordinis.broker.port import (
     OrderReport,
     OrderRequest,
     PositionReport,
+    QuoteReport,
     ReplaceRequest,
 )
 from ordinis.broker.transport import Transport, path_part
@@ -33,15 +35,27 @@ T = TypeVar("T")
 ORDERS_PAGE = 500  # the most that Alpaca lists at once
 ACTIVITIES_PAGE = 100
 MOST_PAGES = 40
+QUOTE_TIMEOUT = 2.0  # seconds; a quote that comes later helps nobody
 
 __all__ = ["AlpacaBroker", "parse_order", "parse_position", "parse_trade_update"]
 
 
 class AlpacaBroker:
-    """`ordinis.broker.port.Broker` over Alpaca's Trading API. Safe to share between threads."""
+    """`ordinis.broker.port.Broker` over Alpaca's Trading API. Safe to share between threads.
+
+    Quotes come from `quotes_url`, else from where `data_host` says. Raises ValueError when that
+    host must not be given the keys.
+    """
 
     def __init__(
-        self, *, url: str, key_id: str, secret_key: str, timeout: float, store: Store | None = None
+        self,
+        *,
+        url: str,
+        key_id: str,
+        secret_key: str,
+        timeout: float,
+        store: Store | None = None,
+        quotes_url: str = "",
     ) -> None:
         self._http = Transport(
             url=url,
@@ -49,6 +63,16 @@ class AlpacaBroker:
             secret_key=secret_key,
             timeout=timeout,
             budget=Budget(store or NoStore()),
+        )
+        address = data_url(url, given=quotes_url)
+        # The data host counts requests on its own: its word must not hold back an order.
+        self._data = address and Transport(
+            url=address,
+            key_id=key_id,
+            secret_key=secret_key,
+            timeout=min(timeout, QUOTE_TIMEOUT),
+            budget=Budget(NoStore()),
+            attempts=1,
         )
 
     # --- the account ----------------------------------------------------------------------
@@ -142,6 +166,18 @@ class AlpacaBroker:
     def assets(self) -> Listing[AssetReport]:
         query = {"status": "active", "asset_class": "us_equity"}
         return _list(parsing.parse_asset, self._http.read("/assets", query))
+
+    def quote(self, symbol: str) -> QuoteReport | None:
+        if not self._data:
+            return None
+        try:
+            answer = self._data.find(f"/stocks/{path_part(symbol)}/quotes/latest")
+        except BrokerRefused:  # market data are a permission of their own
+            return None
+        report = _found(parsing.parse_quote, answer)
+        if report is not None and report.symbol != symbol:
+            raise BrokerUnavailable("The broker answered with another symbol's quote.")
+        return report
 
     # --- activities: alpaca-py has no method for them ---------------------------------------
 

@@ -21,6 +21,7 @@ from ordinis.broker.port import (
     Listing,
     OrderReport,
     PositionReport,
+    QuoteReport,
     Raw,
 )
 
@@ -62,6 +63,7 @@ def parse_account(raw: Any) -> AccountReport:
         buying_power=_required(raw, "buying_power"),
         trading_blocked=_is(raw, "trading_blocked") or _is(raw, "account_blocked"),
         suspended=_is(raw, "trade_suspended_by_user"),
+        may_short=_is(raw, "shorting_enabled") or "shorting_enabled" not in raw,
         cash_buying_power=_optional(raw, "non_marginable_buying_power"),
         raw=raw,
     )
@@ -178,6 +180,19 @@ def parse_asset(raw: Any) -> AssetReport:
         fractionable=_is(raw, "fractionable"),
         shortable=_is(raw, "shortable"),
         marginable=_is(raw, "marginable"),
+        raw=raw,
+    )
+
+
+def parse_quote(raw: Any) -> QuoteReport:
+    """Alpaca's latest quote; its figures are JSON numbers."""
+    raw = _object(raw)
+    quote = _object(raw.get("quote"))
+    return QuoteReport(
+        symbol=_text(raw, "symbol"),
+        bid=_required(quote, "bp"),
+        ask=_required(quote, "ap"),
+        occurred_at=parse_time(quote.get("t")),
         raw=raw,
     )
 

@@ -49,6 +49,8 @@ class AccountReport:
     trading_blocked: bool
     # The account's own setting suspend_trade: no new orders.
     suspended: bool = False
+    # Whether it may sell short at all; True where the broker does not say.
+    may_short: bool = True
     # For what can't be bought on margin; None where the broker does not say.
     cash_buying_power: Decimal | None = None
     raw: Raw = field(repr=False)
@@ -202,6 +204,18 @@ class AssetReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuoteReport:
+    """The best bid and ask, in dollars, as they came: 0 where a side has none. `occurred_at` is
+    when the quote was made, which may be long ago."""
+
+    symbol: str
+    bid: Decimal
+    ask: Decimal
+    occurred_at: datetime | None
+    raw: Raw = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ActivityReport:
     """A line of the account's activities: a fill (`order_id`, `side`, `cum_qty`) or something
     else that moved money or shares (`net_amount`)."""
@@ -282,6 +296,11 @@ class Broker(Protocol):
 
     def assets(self) -> Listing[AssetReport]:
         """All active US equities."""
+
+    def quote(self, symbol: str) -> QuoteReport | None:
+        """The latest quote; None when the broker tells us none: it knows no such symbol, has no
+        market data, or keeps them from us, which says nothing of the trading keys. Asked once and
+        briefly, beside the request limit. Raises BrokerUnavailable alone."""
 
     def fills_since(self, after: datetime) -> Listing[ActivityReport]:
         """All fill activities after a moment, every page, oldest first."""

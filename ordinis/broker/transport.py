@@ -48,10 +48,18 @@ class Transport:
     own, since requests' sessions do not promise to be shared."""
 
     def __init__(
-        self, *, url: str, key_id: str, secret_key: str, timeout: float, budget: Budget
+        self,
+        *,
+        url: str,
+        key_id: str,
+        secret_key: str,
+        timeout: float,
+        budget: Budget,
+        attempts: int = ATTEMPTS,
     ) -> None:
         self._url = url
         self._keys = (key_id, secret_key)
+        self._attempts = attempts
         self._adapter: Callable[[], HTTPAdapter] = lambda: _Adapter(timeout, budget, self._local)
         self._local = threading.local()  # `.client`, and `.response` of the attempt under way
         self._account: dict[str, Any] = {}  # the latest figures read, for the order log
@@ -146,7 +154,7 @@ class Transport:
 
     def _retried(self, attempt: Callable[[int], T]) -> T:
         retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            stop=tenacity.stop_after_attempt(self._attempts),
             wait=_wait,
             retry=tenacity.retry_if_exception(_is_worth_a_retry),
             reraise=True,

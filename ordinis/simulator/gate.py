@@ -22,6 +22,7 @@ from ordinis.simulator.runtime import Runtime
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _TRADING = ("/v2/", "/v2beta1/")
+_DATA = "/v2/stocks/"  # at Alpaca another host, which counts requests on its own
 _USUAL_LIMIT = 200  # requests a minute, where the option sets none
 
 
@@ -107,7 +108,8 @@ class Gate:
             if not key or not request.headers.get("APCA-API-SECRET-KEY"):
                 raise refusals.unauthorized()
             limit = self._runtime.exchange.venue.options.rate_limit
-            passes, headers = self._limiter.take(key, limit, self._runtime.clock())
+            account = f"{_DATA} {key}" if request.path.startswith(_DATA) else key
+            passes, headers = self._limiter.take(account, limit, self._runtime.clock())
             if not passes:
                 raise refusals.rate_limited()
             # For an answer that begins before this returns.

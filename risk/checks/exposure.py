@@ -5,6 +5,7 @@ where that is limited.
 from collections.abc import Iterator
 from decimal import Decimal
 
+from risk.checks.inputs import FIGURES
 from risk.checks.percent import of_equity
 from risk.checks.values import ZERO, Context, Finding, Intent, adds
 from risk.exposure import Worth
@@ -14,6 +15,15 @@ from risk.limits import Limits
 def check(intent: Intent, context: Context, limits: Limits) -> Iterator[Finding]:
     if not adds(intent, context, limits):
         return
+    for symbol in sorted(context.unpriced):
+        yield Finding(
+            code=FIGURES,
+            ok=False,
+            limit=ZERO,
+            actual=Decimal(1),
+            message=f"The broker gives no price for {symbol}, which is held: exposure can't be "
+            "judged. Try again; if it stays, look at the position in the broker's own app.",
+        )
     own = context.worth.get(intent.symbol, Worth())
     after = own.with_order(intent.side, intent.cost)
     gross = sum((worth.gross for worth in context.worth.values()), ZERO)

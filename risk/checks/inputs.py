@@ -34,12 +34,6 @@ def check(intent: Intent, context: Context) -> Iterator[Finding]:
         "shares on their way": context.committed.sold(intent.symbol),
         **{f"value of {symbol}": worth.gross for symbol, worth in context.worth.items()},
     }
-    for symbol in sorted(context.unpriced):
-        yield _finding(
-            FIGURES,
-            f"The broker gives no price for {symbol}, which is held: exposure can't be judged. Try "
-            "again; if it stays, look at the position in the broker's own app.",
-        )
     remedy = "Try again; if it stays, look at the account in the broker's own app."
     yield from _unusable(FIGURES, "The broker's", figures, remedy)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from ordinis.numbers import plain
-from risk.checks.values import Context, Finding, Intent, adds
+from risk.checks.values import Context, Finding, Intent, adds, reduces
 from risk.limits import Limits
 
 _LEAST = Decimal(1)  # dollars (ALPACA.md section 3)
@@ -14,9 +14,9 @@ _LEAST = Decimal(1)  # dollars (ALPACA.md section 3)
 
 def check(intent: Intent, context: Context, limits: Limits) -> Iterator[Finding]:
     notional = intent.qty * intent.worst_price
-    # An exit is for what was bought under these limits, or earlier ones: it must not be held up.
-    is_exit = intent.is_dependent
-    if limits.max_order_qty is not None and not is_exit:
+    # What only takes off a position must not be held up, also where it was made under other limits.
+    limited = not reduces(intent, context)
+    if limits.max_order_qty is not None and limited:
         ok = intent.qty <= limits.max_order_qty
         yield Finding(
             code="max_order_qty",
@@ -28,7 +28,7 @@ def check(intent: Intent, context: Context, limits: Limits) -> Iterator[Finding]
             else f"The order is for {plain(intent.qty)} shares; max_order_qty allows "
             f"{plain(limits.max_order_qty)}. Lower qty.",
         )
-    if limits.max_order_notional is not None and not is_exit:
+    if limits.max_order_notional is not None and limited:
         ok = notional <= limits.max_order_notional and intent.worst_price > 0
         yield Finding(
             code="max_order_notional",
@@ -48,9 +48,8 @@ def check(intent: Intent, context: Context, limits: Limits) -> Iterator[Finding]
         yield Finding(
             code="order_too_small",
             ok=ok,
-            # Turned round, so that what is allowed lies below the limit.
-            limit=-_LEAST,
-            actual=-notional,
+            limit=_LEAST,
+            actual=notional,
             message=""
             if ok
             else f"The order costs ${notional:,.4f}; the broker takes none below ${_LEAST}. "

@@ -37,4 +37,5 @@ def of_equity(
 def percent(amount: Decimal, equity: Decimal) -> Decimal:
     if equity <= 0:
         return _ALL if amount else ZERO
-    return min((amount * 100 / equity).quantize(_STEP), _ALL)
+    share = amount * 100 / equity
+    return _ALL if share >= _ALL else share.quantize(_STEP)

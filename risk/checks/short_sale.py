@@ -21,6 +21,12 @@ def check(intent: Intent, context: Context, limits: Limits) -> Iterator[Finding]
         intent.qty % 1 == 0,
         "Fractions of a share can't be sold short. Round qty.",
     )
+    yield from _rule(
+        "account_may_not_short",
+        context.account.may_short,
+        "The broker does not let this account sell short. Ask the broker, or see its setting "
+        "no_shorting.",
+    )
     lends = context.asset is not None and context.asset.shortable
     yield from _rule(
         "not_shortable",

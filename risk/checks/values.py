@@ -116,7 +116,8 @@ def adds(intent: Intent, context: Context, limits: Limits) -> bool:
     than is held, and a buy that is for more than is short, are denied for that alone."""
     if intent.side == "buy":
         return context.held_qty >= 0 and intent.cost > 0
-    return context.held_qty <= 0 and limits.allow_short and intent.needs > 0
+    short = context.held_qty <= 0 and limits.allow_short
+    return short and (intent.needs > 0 or intent.cost > 0)
 
 
 def sells_short(intent: Intent, context: Context) -> bool:

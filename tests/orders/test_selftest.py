@@ -19,13 +19,15 @@ from orders import (
     idempotency,
     judgement,
     provocations,
+    provocations_over_time,
     rates,
     selftest,
     submission,
     working,
 )
 from orders.models import Order
-from orders.provocations import CONTROLS, Bench, Came, Control
+from orders.provocations import CONTROLS, Control
+from orders.selftest_bench import Bench, Came
 from orders.sync import ensure_open_book
 from orders.working import WorkingOrders
 from ordinis.accounts.models import BrokerAccount, RequestBudget
@@ -379,7 +381,7 @@ def test_a_real_order_waits_and_is_not_judged_by_what_is_made_up(
     answers: list[Any] = []
 
     def halt(bench: Bench) -> Came:
-        came = provocations._state("halted")(bench)
+        came = provocations_over_time.state("halted")(bench)
         halted.set()
         assert go_on.wait(20)
         return came

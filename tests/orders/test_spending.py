@@ -83,17 +83,17 @@ def test_callers_who_spend_the_same_money_spend_all_of_it_and_no_more(
     told = _play(sim, account, company, each, body)
 
     spent = _cost([order for order in told if order.passed])
-    buffer = Decimal("0.99")
-    wrong = _wrongly_denied(
-        told, lambda before, order: (start - _cost(before)) * buffer >= order.cost
-    )
     assert spent <= start
     assert _buying_power(sim) == start - spent
     assert _codes(told) == {"insufficient_buying_power"}
     for order in Order.objects.exclude(status="denied"):
         (money,) = [it for it in order.verdict if it["code"] == "insufficient_buying_power"]
         assert Decimal(money["inputs"]["reserved"]) <= Decimal(money["inputs"]["buying_power"])
-    assert _caution("money", told, wrong) <= _MOST_CAUTION
+
+    def fits(before: list[Decided], order: Decided) -> bool:
+        return (start - _cost(before)) * Decimal("0.99") >= order.cost
+
+    assert _caution("money", told, fits) <= _MOST_CAUTION
 
 
 @pytest.mark.parametrize("each", EACH)
@@ -111,12 +111,13 @@ def test_callers_who_sell_the_same_shares_sell_all_of_them_and_no_more(
     told = _play(sim, account, company, each, body)
 
     sold = sum((order.qty for order in told if order.passed), _ZERO)
-    wrong = _wrongly_denied(
-        told, lambda before, order: held - sum(each.qty for each in before) >= order.qty
-    )
     assert sold <= held
     assert _codes(told) == {"insufficient_quantity"}
-    assert _caution("shares", told, wrong) <= _MOST_CAUTION
+
+    def fits(before: list[Decided], order: Decided) -> bool:
+        return held - sum(each.qty for each in before) >= order.qty
+
+    assert _caution("shares", told, fits) <= _MOST_CAUTION
 
 
 # Of an equity of a million dollars: per cent, and symbols.
@@ -146,6 +147,7 @@ def test_callers_at_once_never_exceed_the_limits_of_position_sector_exposure_and
     for symbol in (symbol for group in _GROUPS[:3] for symbol in group):
         hold(sim, symbol, "1", "100.00")  # else the small ones might take all places
     held = _at_broker(sim)
+    sim.post("/sim/account", {"cash": str(1_000_000 - _cost(held))})
 
     def body(spender: int, number: int) -> dict[str, str]:
         group = spender % 4
@@ -156,11 +158,14 @@ def test_callers_at_once_never_exceed_the_limits_of_position_sector_exposure_and
 
     told = _play(sim, account, company, each, body)
 
-    wrong = _wrongly_denied(told, lambda before, order: not _exceeded([*held, *before, order]))
     assert _exceeded([*held, *(order for order in told if order.passed)]) == set()
     assert _exceeded(_at_broker(sim)) == set()
     assert _codes(told) == set(_LIMITS)
-    assert _caution("limits", told, wrong) <= _MOST_CAUTION
+
+    def fits(before: list[Decided], order: Decided) -> bool:
+        return not _exceeded([*held, *before, order])
+
+    assert _caution("limits", told, fits) <= _MOST_CAUTION
 
 
 def _exceeded(orders: list[Decided]) -> set[str]:
@@ -238,27 +243,30 @@ def _decided(order: Order) -> Decided:
     )
 
 
-def _wrongly_denied(
-    told: list[Decided], fits: Callable[[list[Decided], Decided], bool]
-) -> list[Decided]:
-    """Denied orders that would have fitted beside all that had passed before them."""
+Fits = Callable[[list[Decided], Decided], bool]
+
+
+def _caution(what: str, told: list[Decided], fits: Fits) -> float:
+    """The part of the affordable orders that was denied. Affordable are those that exact accounting
+    would have passed, in the same order and beside what it had passed before: so the same dollar
+    makes one order affordable, not each of the forty that were denied while it lay there. How many
+    those were is printed, too."""
+    affordable: list[Decided] = []
     passed: list[Decided] = []
-    wrong = []
+    denied = at_that_moment = 0
     for order in told:
+        if fits(affordable, order):
+            affordable.append(order)
+            denied += not order.passed
         if order.passed:
             passed.append(order)
-        elif fits(passed, order):
-            wrong.append(order)
-    return wrong
-
-
-def _caution(what: str, told: list[Decided], wrong: list[Decided]) -> float:
-    """The part of the orders that could be afforded when they were decided that was denied."""
-    passed = sum(order.passed for order in told)
-    share = len(wrong) / (passed + len(wrong))
+        else:
+            at_that_moment += fits(passed, order)
+    share = denied / len(affordable)
     print(  # noqa: T201 the figures
-        f"{what}: {len(told)} orders, {passed} passed, {len(told) - passed} denied, "
-        f"{len(wrong)} of them by over-caution ({share:.1%} of what could be afforded)"
+        f"{what}: {len(told)} orders, {len(passed)} passed, {len(told) - len(passed)} denied; "
+        f"affordable {len(affordable)}, of them denied {denied} ({share:.1%}); denials while what "
+        f"was left would have covered them {at_that_moment}"
     )
     return share
 
