@@ -47,7 +47,7 @@ def ask_of(account: BrokerAccount, symbol: str) -> Decimal | None:
     None where it gives none that can be used. Callers of the same moment share one question."""
     assert not transaction.get_connection().in_atomic_block, "no network in a transaction"
     try:
-        return _question(broker_for(account), symbol).answer.result()
+        return _question(broker_for(account), symbol).answer.result(timeout=_PATIENCE)
     except TooLate:
         log.warning("The broker told no quote of %s within %g s.", symbol, _PATIENCE)
     except (BrokerError, RuntimeError) as error:  # another broker's account; a process that ends

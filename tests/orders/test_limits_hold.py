@@ -278,7 +278,10 @@ def test_a_preview_of_a_wrong_order_is_refused_as_the_order_would_be(
     sim: SimulatorServer, api: Api
 ) -> None:
     assert api.post("/orders/preview", buy(price="200.001")).status_code == 422
-    assert api.post("/orders/preview", {**buy(type="market"), "limit_price": None}).status_code in (422, 501)
+    assert api.post("/orders/preview", {**buy(type="market"), "limit_price": None}).status_code in (
+        422,
+        501,
+    )
     sim.post("/sim/faults", [{"kind": "status_before", "status": 500, "count": None}])
     figures._shared.clear()
     assert api.post("/orders/preview", buy()).status_code == 503

@@ -150,7 +150,7 @@ def test_two_orders_never_spend_the_same_money_and_fills_free_nothing(
     sim: SimulatorServer, api: Api, order: MakeOrder, alike_allowed: None
 ) -> None:
     """DESIGN's example: buying power 1,000, three buys of 400 that fill at once."""
-    sim.post("/sim/account", {"buying_power": "1000"})
+    sim.post("/sim/account", {"cash": "1000"})
     quote(sim, "KO", "40")
     body = order(symbol="KO", qty="10", reference_price=None, limit_price="40")
 
@@ -163,7 +163,7 @@ def test_two_orders_never_spend_the_same_money_and_fills_free_nothing(
 def test_of_sixteen_buys_at_once_only_the_one_that_can_be_paid_is_sent(
     sim: SimulatorServer, api: Api, order: MakeOrder, account: BrokerAccount, alike_allowed: None
 ) -> None:
-    sim.post("/sim/account", {"buying_power": "500"})
+    sim.post("/sim/account", {"cash": "500"})
     quote(sim, "KO", "60")
     body = order(symbol="KO", qty="8", reference_price=None, limit_price="50")
     ensure_open_book(account)
@@ -182,9 +182,8 @@ def test_of_sixteen_buys_at_once_only_the_one_that_can_be_paid_is_sent(
             codes = list(pool.map(send, range(16)))
         assert (codes.count(201), codes.count(422)) == (1, 15)
         assert len(sent(sim)) == round_number
-        # The figures contain the order a second after its acknowledgement; then it is free again,
-        # since the test pins the broker's figure.
-        until(lambda: api.get("/account", fresh="true").json()["reserved"] == "0.00", every=0.1)
+        # The orders of earlier rounds rest and hold their 400: now there are 500 again.
+        sim.post("/sim/account", {"cash": str(500 + 400 * round_number)})
 
 
 def test_callers_behind_a_broker_that_fails_share_its_failure(
