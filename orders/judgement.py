@@ -211,9 +211,11 @@ def assess(
     """What the checks find of an order. The account is locked."""
     context = _context(question, locked, snapshot, orders)
     intent, cut = _cut(question, context)
-    if sells_short(intent, context) and intent.reference_price is not None:
-        ask = intent.reference_price * SHORT_COLLAR
-        intent = replace(intent, worst_price=max(intent.worst_price, ask))
+    if sells_short(intent, context) and intent.ask is not None:
+        # Its limit is a floor and bounds nothing: what counts is what a share costs.
+        told = snapshot.positions.get(intent.symbol)
+        price = max(intent.ask, (told and told.current_price) or _ZERO) * SHORT_COLLAR
+        intent = replace(intent, worst_price=max(intent.worst_price, price))
     found = [*_barred(locked, intent), *cut, *evaluate(intent, context, question.limits)]
     return Judged(intent=intent, context=context, findings=found)
 

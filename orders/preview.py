@@ -9,7 +9,7 @@ from orders import assets, exits, rates, terms
 from orders.judgement import Judged, Question, judge
 from orders.models import Order
 from orders.requests import NewOrder
-from orders.submission import OrderTypeNotEnabled, intent_of, priced, worst_price
+from orders.submission import OrderTypeNotEnabled, ask_for, intent_of, priced, worst_price
 from orders.sync import ensure_open_book
 from ordinis.accounts.models import BrokerAccount, Strategy
 from risk.checks import Finding, adds
@@ -52,11 +52,12 @@ def preview(strategy: Strategy, new: NewOrder) -> Preview:
     asset = assets.asset_of(account, new.symbol)
     for each in (terms.of(order), *exits.terms_of(exits.of(order, new))):
         terms.check(each, asset)
-    order.worst_price = worst_price(order, limits)
+    ask = ask_for(order, limits)
+    order.worst_price = worst_price(order, limits, ask)
     ensure_open_book(account)
     question = Question(
         account=account,
-        intent=intent_of(order),
+        intent=intent_of(order, ask),
         limits=limits,
         order_id=None,
         strategy_id=strategy.pk,

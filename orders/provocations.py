@@ -274,7 +274,7 @@ def _opposite(bench: Bench) -> Came:
 def _short(bench: Bench, qty: Decimal, reference: Decimal | None, note: str, **can: bool) -> Came:
     if not bench.limits.allow_short:
         raise Off("allow_short is no: insufficient_quantity stops every short sale.")
-    return bench.judge(sell(qty, reference_price=reference), note, asset=asset_like(**can))
+    return bench.judge(sell(qty, ask=reference), note, asset=asset_like(**can))
 
 
 def _short_fraction(bench: Bench) -> Came:

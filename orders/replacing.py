@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from django.db import IntegrityError
 from django.db.models import Q
 
-from orders import assets, exits, idempotency, lifecycle, pricing, rates, statuses, terms
+from orders import assets, exits, idempotency, lifecycle, pricing, quotes, rates, statuses, terms
 from orders.errors import OrderSubmissionError
 from orders.judgement import Judged, Question, judge
 from orders.lifecycle import Origin, Source
@@ -99,8 +99,10 @@ def replace(
         type=order.type,
         time_in_force=order.time_in_force,
         limit_price=order.limit_price,
-        # It was given with the first order, perhaps long ago: no guard for a price of today.
-        reference_price=order.reference_price if order.sells_short else None,
+        # The reference was given with the first order, perhaps long ago: no guard for a price now.
+        ask=(quotes.ask_of(old.account, old.symbol) or old.reference_price)
+        if old.sells_short
+        else None,
         is_dependent=is_exit,
         is_pair=_is_paired(old),
         replaced_qty=old.pending_qty,

@@ -11,7 +11,18 @@ from uuid import uuid4
 
 from django.db import IntegrityError, transaction
 
-from orders import assets, exits, idempotency, lifecycle, pricing, rates, statuses, terms, wake
+from orders import (
+    assets,
+    exits,
+    idempotency,
+    lifecycle,
+    pricing,
+    quotes,
+    rates,
+    statuses,
+    terms,
+    wake,
+)
 from orders.errors import OrderSubmissionError
 from orders.judgement import Judged, Question, judge
 from orders.lifecycle import Origin, Source
@@ -83,7 +94,8 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
     asset = assets.asset_of(account, new.symbol)
     for each in (terms.of(order), *exits.terms_of(children)):
         terms.check(each, asset)
-    order.worst_price = worst_price(order, limits)
+    ask = ask_for(order, limits)
+    order.worst_price = worst_price(order, limits, ask)
     ensure_open_book(account)
     failpoint("submit.received")
 
@@ -105,7 +117,7 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
 
     question = Question(
         account=account,
-        intent=intent_of(order),
+        intent=intent_of(order, ask),
         limits=limits,
         order_id=order.pk,
         strategy_id=strategy.pk,
@@ -130,7 +142,18 @@ def _rate(strategy: Strategy, new: NewOrder, limits: Limits) -> tuple[RateLimite
     return rates.limited(strategy, limits, sent, reduce_only=new.reduce_only), sent
 
 
-def intent_of(order: Order) -> Intent:
+def ask_for(order: Order, limits: Limits) -> Decimal | None:
+    """What a share costs now, asked for where no price of the order's own bounds what it may come
+    to: the broker's quote, or what the strategy expects where that is more."""
+    unbounded = order.side == Order.Side.BUY and order.type in ("market", "trailing_stop")
+    may_short = order.side == Order.Side.SELL and limits.allow_short and not order.reduce_only
+    if not (unbounded or may_short):
+        return None
+    told = (quotes.ask_of(order.account, order.symbol), order.reference_price)
+    return max((price for price in told if price is not None), default=None)
+
+
+def intent_of(order: Order, ask: Decimal | None) -> Intent:
     """What is judged of an order that replaces nothing."""
     return Intent(
         symbol=order.symbol,
@@ -141,6 +164,7 @@ def intent_of(order: Order) -> Intent:
         time_in_force=order.time_in_force,
         limit_price=order.limit_price,
         reference_price=order.reference_price,
+        ask=ask,
     )
 
 
@@ -218,7 +242,7 @@ def priced(strategy: Strategy, new: NewOrder, limits: Limits) -> Order:
     )
 
 
-def worst_price(order: Order, limits: Limits) -> Decimal | None:
+def worst_price(order: Order, limits: Limits, ask: Decimal | None = None) -> Decimal | None:
     return pricing.worst_price(
         side=order.side,
         type=order.type,
@@ -226,7 +250,7 @@ def worst_price(order: Order, limits: Limits) -> Decimal | None:
         stop_price=order.stop_price,
         trail_price=order.trail_price,
         trail_percent=order.trail_percent,
-        reference_price=order.reference_price,
+        reference_price=ask or order.reference_price,
         max_slippage_pct=limits.max_slippage_pct,
     )
 

@@ -70,7 +70,7 @@ class AlpacaBroker:
             url=address,
             key_id=key_id,
             secret_key=secret_key,
-            timeout=timeout,
+            timeout=min(timeout, QUOTE_TIMEOUT),
             budget=Budget(NoStore()),
             attempts=1,
         )

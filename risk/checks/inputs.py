@@ -18,6 +18,7 @@ def check(intent: Intent, context: Context) -> Iterator[Finding]:
         "worst price": intent.worst_price,
         "limit price": intent.limit_price,
         "reference price": intent.reference_price,
+        "ask": intent.ask,
         "replaced qty": intent.replaced_qty,
         "replaced cost": intent.replaced_cost,
     }

@@ -35,7 +35,7 @@ def check(intent: Intent, context: Context, limits: Limits) -> Iterator[Finding]
     )
     yield from _rule(
         "reference_price_required",
-        intent.reference_price is not None,
+        intent.ask is not None,
         "A short sale needs a reference_price, the ask that you see: the broker holds 1.03 times "
         "the ask. Give one.",
     )

@@ -30,6 +30,8 @@ class Intent:
     time_in_force: str = "day"
     limit_price: Decimal | None = None
     reference_price: Decimal | None = None
+    # What a share costs now: the broker's own quote, else what the strategy expects.
+    ask: Decimal | None = None
     replaced_qty: Decimal = ZERO
     replaced_cost: Decimal = ZERO
     # An exit of a pair is exempt from the wash-trade table; what waits for a parent is from rates.

@@ -19,7 +19,6 @@ from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.broker.errors import BrokerUnavailable
 from ordinis.verify import violations
 from reconciliation.run import reconcile
-from risk.limits import change
 from tests.conftest import Api, hold, quote, sent
 from tests.orders.standing import held_at_broker, polled
 from tests.simulator_server import SimulatorServer
@@ -168,26 +167,21 @@ def test_the_same_form_twice_at_once_sends_every_order_once(
 
 @real
 @database
-def test_what_the_rate_held_back_is_sent_by_the_next_press(
+def test_what_could_not_be_sent_is_sent_by_the_next_press(
     sim: SimulatorServer, account: BrokerAccount
 ) -> None:
     _long_and_short(sim, account)
     closings = propose(account, Decimal(1))
-    _rate(account, 1)
+    sim.post("/sim/faults", [{"kind": "status_before", "path": "/v2/assets/AAPL", "count": None}])
     first = flatten(account, closings, token=TOKEN, actor="ann")
-    _rate(account, 60)
+    sim.delete("/sim/faults")
 
     second = flatten(account, closings, token=TOKEN, actor="ann")
 
-    (held_back,) = [each for each in first if each.order is None]
-    assert "as many as max_orders_per_minute allows" in held_back.problem
+    assert [each.order is None for each in first] == [True, False]
     assert [each.problem for each in second] == ["", ""]
-    assert len(sent(sim)) == 2
-
-
-def _rate(account: BrokerAccount, most: int) -> None:
-    values = {"max_orders_per_minute": most}
-    change(account=account, strategy=None, values=values, reason="The test.", actor="test")
+    assert second[1].order == first[1].order
+    assert sorted(each["body"]["symbol"] for each in sent(sim)) == ["AAPL", "TSLA"]
 
 
 @real

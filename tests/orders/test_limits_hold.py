@@ -3,40 +3,29 @@ is sent of what is not to be."""
 
 from datetime import timedelta
 from io import StringIO
-from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.db.models import F
 from django.db.models.functions import Now
 
+from orders import jobs, resolver
 from orders.models import Order
-from ordinis.accounts.models import BrokerAccount, Strategy
-from risk import figures, trading
-from risk.limits import change
-from risk.models import TradingControl
+from ordinis.accounts.models import BrokerAccount
+from ordinis.alerts.models import Alert
+from risk import figures
+from risk.models import TradingChange, TradingControl
 from tests.conftest import Api, hold, quote, sent
 from tests.orders.dependents import PROFIT, again, bought, child, fill, idle, poll, rest
+from tests.orders.limited import buy, codes, confirmed_long_ago, limit, sell, set_state
+from tests.orders.standing import polled
 from tests.simulator_server import SimulatorServer
 from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-
-def limit(account: BrokerAccount, **values: Any) -> None:
-    change(account=account, strategy=None, values=values, reason="The test's.", actor="test")
-
-
-def buy(symbol: str = "TSLA", qty: str = "10", price: str = "200", **more: Any) -> dict[str, Any]:
-    return {"symbol": symbol, "side": "buy", "qty": qty, "limit_price": price, **more}
-
-
-def sell(qty: str, price: str = "300", **more: Any) -> dict[str, Any]:
-    return {"symbol": "TSLA", "side": "sell", "qty": qty, "limit_price": price, **more}
-
-
-def codes(answer: Any) -> list[str]:
-    return [violation["code"] for violation in answer.json()["violations"]]
+# A sell of 9 TSLA that rests, where `rest` would make it a buy.
+SOLD = {"side": "sell", "limit_price": "260"}
 
 
 # --- positions and exposure, working orders included ---------------------------------------------
@@ -57,6 +46,12 @@ def test_without_any_setting_the_limits_of_the_contract_hold(
     assert api.post("/orders", buy(qty="250")).status_code == 201
 
 
+def _stands(fills: bool) -> bool:
+    poll()
+    wanted = "filled" if fills else "new"
+    return set(Order.objects.values_list("status", flat=True)) == {wanted}
+
+
 @pytest.mark.parametrize("fills", [False, True])
 def test_what_is_open_or_has_filled_just_now_counts_towards_a_position(
     sim: SimulatorServer, api: Api, account: BrokerAccount, fills: bool
@@ -67,7 +62,7 @@ def test_what_is_open_or_has_filled_just_now_counts_towards_a_position(
     for _ in range(2):
         answer = api.post("/orders", buy(qty="100"))
         assert answer.status_code == 201, answer.content
-        poll()
+        until(lambda: _stands(fills))
     third = api.post("/orders", buy(qty="100"))
 
     assert (third.status_code, codes(third)) == (422, ["max_position_pct"])
@@ -100,74 +95,33 @@ def test_a_sector_and_the_number_of_positions_count_other_symbols(
     assert codes(api.post("/orders", buy("OKE", "1", "60"))) == ["max_positions"]
 
 
-# --- rates ---------------------------------------------------------------------------------------
+def test_a_limit_that_was_tightened_before_the_judgement_holds(
+    sim: SimulatorServer, api: Api, account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tighten_then(name: str) -> None:
+        if name == "submit.received":
+            limit(account, blocked_symbols="TSLA")
+
+    monkeypatch.setattr("orders.submission.failpoint", tighten_then)
+
+    assert codes(api.post("/orders", buy())) == ["symbol_not_allowed"]
+    assert sent(sim) == []
 
 
-def test_more_orders_than_the_rate_allows_answer_429_with_when_to_try_again(
+def test_a_buy_that_follows_a_sell_is_held_to_the_size_limits(
     sim: SimulatorServer, api: Api, account: BrokerAccount
 ) -> None:
-    limit(account, max_orders_per_minute=3)
-    quote(sim, "TSLA", "255")
-    answers = [api.post("/orders", buy(price=str(200 + n))) for n in range(4)]
+    hold(sim, "TSLA", "9", "240")
+    limit(account, max_order_notional=3000)
+    parent = rest(sim, api, **SOLD)
+    assert api.post("/orders", buy(qty="9", price="900", parent=str(parent.pk))).status_code == 201
 
-    assert [answer.status_code for answer in answers] == [201, 201, 201, 429]
-    assert answers[3].json()["code"] == "rate_limited"
-    assert 1 <= int(answers[3].headers["Retry-After"]) <= 60
-    assert (Order.objects.count(), len(sent(sim))) == (3, 3)
+    fill(sim, parent, price="260")
+    poll()
+    again()
 
-    Order.objects.update(created_at=F("created_at") - timedelta(seconds=61))
-    assert api.post("/orders", buy(price="204")).status_code == 201
-
-
-def test_a_limited_strategy_is_told_so_also_when_the_broker_is_down(
-    sim: SimulatorServer, api: Api, account: BrokerAccount
-) -> None:
-    limit(account, max_orders_per_minute=1)
-    quote(sim, "TSLA", "255")
-    assert api.post("/orders", buy()).status_code == 201
-    figures._shared.clear()
-    sim.post("/sim/faults", [{"kind": "status_before", "status": 500, "count": None}])
-
-    assert api.post("/orders", buy(price="201")).status_code == 429
-
-
-def test_the_same_order_again_is_no_further_order(
-    sim: SimulatorServer, api: Api, account: BrokerAccount
-) -> None:
-    limit(account, max_orders_per_minute=1)
-    quote(sim, "TSLA", "255")
-    first = api.post("/orders", buy(client_order_id="one"))
-
-    again = [api.post("/orders", buy(client_order_id=each)) for each in ("one", "two")]
-
-    assert [answer.status_code for answer in again] == [200, 200]
-    assert {answer.json()["id"] for answer in again} == {first.json()["id"]}
-
-
-def test_the_rate_counts_for_the_strategy_and_for_all_of_the_account(
-    sim: SimulatorServer, api: Api, strategy: Strategy
-) -> None:
-    limit(strategy.account, max_orders_per_minute=2)
-    quote(sim, "TSLA", "255")
-    other = Strategy.objects.create(account=strategy.account, name="other")
-    change(
-        account=strategy.account,
-        strategy=strategy,
-        values={"max_orders_per_minute": 1},
-        reason="A test.",
-        actor="test",
-    )
-    assert api.post("/orders", buy()).status_code == 201
-
-    own = api.post("/orders", buy(price="201"))
-    Order.objects.update(strategy=other)
-    now_free = api.post("/orders", buy(price="202"))
-    Order.objects.update(strategy=other)
-    full = api.post("/orders", buy(price="203"))
-
-    assert (own.status_code, own.json()["detail"].split()[1]) == (429, "strategy")
-    assert now_free.status_code == 201
-    assert (full.status_code, full.json()["detail"].split()[1]) == (429, "account")
+    assert child(parent, "dependent").status == "waiting"
+    assert [each["body"]["side"] for each in sent(sim)] == ["sell"]
 
 
 # --- reduce only ---------------------------------------------------------------------------------
@@ -240,6 +194,80 @@ def test_a_short_sale_is_taken_where_it_is_allowed_and_ties_up_what_the_broker_h
     assert api.get("/account").json()["reserved"] == "2575.00"
 
 
+def test_a_short_sale_far_below_the_market_is_judged_by_what_the_broker_asks(
+    sim: SimulatorServer, api: Api, account: BrokerAccount
+) -> None:
+    quote(sim, "TSLA", "250")
+    limit(account, allow_short=True, max_position_pct=5)
+
+    answer = api.post("/orders", sell("2000", price="20", reference_price="20"))
+
+    assert codes(answer) == ["max_position_pct"]
+    assert answer.json()["violations"][0]["actual"] == "51.5"  # 2,000 at 1.03 times 250
+    assert sent(sim) == []
+
+
+def test_more_of_a_short_position_is_judged_by_the_position_where_there_is_no_quote(
+    sim: SimulatorServer, api: Api, account: BrokerAccount
+) -> None:
+    hold(sim, "TSLA", "-1", "250")
+    quote(sim, "TSLA", "250")
+    limit(account, allow_short=True, max_position_pct=5)
+    path = "/v2/stocks/.*"
+    sim.post("/sim/faults", [{"kind": "status_before", "status": 403, "path": path, "count": None}])
+
+    answer = api.post("/orders", sell("2000", price="20", reference_price="20"))
+
+    assert codes(answer) == ["max_position_pct"]
+
+
+def test_a_short_sale_follows_the_market_by_a_replacement(
+    sim: SimulatorServer, api: Api, account: BrokerAccount
+) -> None:
+    quote(sim, "TSLA", "250")
+    limit(account, allow_short=True)
+    old = api.post("/orders", sell("10", price="251", reference_price="250")).json()
+    until(lambda: sim.get("/sim/state")["orders"][0]["status"] == "new")
+    poll()
+
+    new = api.post(f"/orders/{old['id']}/replace", {"limit_price": "256"})
+
+    assert new.status_code == 201, new.content
+
+
+@pytest.mark.parametrize(("reference", "passes"), [("249.00", True), ("100.00", False)])
+def test_a_market_buy_is_judged_by_what_the_broker_asks(
+    sim: SimulatorServer, api: Api, account: BrokerAccount, reference: str, passes: bool
+) -> None:
+    quote(sim, "TSLA", "250")
+    limit(account, allowed_order_types="limit,market", max_position_pct=5)
+    body = {"symbol": "TSLA", "side": "buy", "type": "market", "reference_price": reference}
+
+    answer = api.post("/orders", {**body, "qty": "190"})
+
+    if passes:
+        assert answer.status_code == 201, answer.content
+        assert Order.objects.get().worst_price == 250 * 1005 / 1000
+    else:
+        assert codes(answer) == ["max_slippage_pct"]
+        assert sent(sim) == []
+
+
+def test_a_dearer_short_sale_is_judged_by_what_it_comes_to_more(
+    sim: SimulatorServer, api: Api, account: BrokerAccount
+) -> None:
+    quote(sim, "TSLA", "250")
+    limit(account, allow_short=True, max_position_pct=5, max_slippage_pct=50)
+    body = sell("190", "260", reference_price="250")
+    taken = polled(api.post("/orders", body).json()["id"], "new")  # $49,400 of $50,000
+    confirmed_long_ago()
+
+    answer = api.post(f"/orders/{taken.pk}/replace", {"limit_price": "370"})
+
+    assert codes(answer) == ["max_position_pct"]
+    assert polled(taken.pk, "new").limit_price == 260
+
+
 # --- preview -------------------------------------------------------------------------------------
 
 
@@ -274,6 +302,21 @@ def test_a_preview_names_every_violation(sim: SimulatorServer, api: Api) -> None
     assert shown.json()["buying_power_after"] == "-49163.38"
 
 
+def test_a_preview_leaves_no_trace_of_what_it_meets(
+    sim: SimulatorServer, api: Api, account: BrokerAccount
+) -> None:
+    limit(account, breaker_min_buying_power=1000)
+    api.get("/account", fresh="true")
+    sim.post("/sim/account", {"buying_power": "500"})
+    figures._shared.clear()
+
+    shown = api.post("/orders/preview", buy(qty="1")).json()
+
+    assert "trading_reducing" in [violation["code"] for violation in shown["violations"]]
+    assert not TradingChange.objects.exists()
+    assert not Alert.objects.exists()
+
+
 def test_a_preview_of_a_wrong_order_is_refused_as_the_order_would_be(
     sim: SimulatorServer, api: Api
 ) -> None:
@@ -290,16 +333,6 @@ def test_a_preview_of_a_wrong_order_is_refused_as_the_order_would_be(
 # --- trading states ------------------------------------------------------------------------------
 
 
-def _is_in_the_brokers_figures() -> None:
-    """Plays that the broker confirmed all orders so long ago that its figures contain them."""
-    Order.objects.update(acknowledged_at=F("acknowledged_at") - timedelta(minutes=1))
-    figures._shared.clear()
-
-
-def set_state(account: BrokerAccount, state: str) -> None:
-    trading.set_state(account.pk, state, reason="The desk is at lunch.", actor="ann")
-
-
 def test_reducing_lets_only_what_is_free_of_a_position_pass(
     sim: SimulatorServer, api: Api, account: BrokerAccount
 ) -> None:
@@ -309,7 +342,7 @@ def test_reducing_lets_only_what_is_free_of_a_position_pass(
 
     assert codes(api.post("/orders", buy())) == ["trading_reducing"]
     assert api.post("/orders", sell("6")).status_code == 201
-    _is_in_the_brokers_figures()
+    confirmed_long_ago()
     too_many = api.post("/orders", sell("5", price="301"))
     assert codes(too_many) == ["trading_reducing", "insufficient_quantity"]
     assert api.post("/orders", sell("4", price="301")).status_code == 201
@@ -386,6 +419,52 @@ def test_an_exit_that_a_halt_overtakes_waits_on(
     waiting = child(parent, "take_profit")
     assert (waiting.status, waiting.attempts) == ("waiting", 0)
     assert len(sent(sim)) == 1
+
+
+def test_a_buy_that_follows_a_sell_waits_on_where_the_desk_begins_to_reduce_meanwhile(
+    sim: SimulatorServer, api: Api, account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(sim, "TSLA", "9", "240")
+    parent = rest(sim, api, **SOLD, take_profit={"limit_price": "200"})
+
+    def reduce_then(name: str) -> None:
+        if name == "send.committed":
+            set_state(account, "reducing")
+
+    monkeypatch.setattr("orders.sending.failpoint", reduce_then)
+    fill(sim, parent, price="260")
+    poll()
+
+    assert child(parent, "take_profit").status == "waiting"
+    assert [each["body"]["side"] for each in sent(sim)] == ["sell"]
+
+
+def test_a_buy_that_follows_a_sell_and_never_arrived_is_not_sent_again_while_reducing(
+    sim: SimulatorServer, api: Api, account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver, "_OVER", timedelta(0))
+    hold(sim, "TSLA", "9", "240")
+    parent = rest(sim, api, **SOLD, take_profit={"limit_price": "200"})
+    sim.post("/sim/faults", [{"kind": "drop_before", "method": "POST", "path": "/v2/orders"}])
+    fill(sim, parent, price="260")
+    poll()
+    assert child(parent, "take_profit").status == "unresolved"
+    sim.delete("/sim/log")
+    set_state(account, "reducing")
+
+    for _ in range(3):
+        jobs.resolve()
+
+    assert child(parent, "take_profit").attempts == 2
+    assert sent(sim) == []
+
+
+def test_an_exit_keeps_what_it_was_judged_by(sim: SimulatorServer, api: Api) -> None:
+    exit = child(bought(sim, api, **PROFIT), "take_profit")
+
+    assert exit.broker_order_id is not None
+    assert "insufficient_quantity" in [check["code"] for check in exit.verdict]
+    assert not exit.adds_risk
 
 
 def test_cancels_pass_while_trading_is_halted(

@@ -161,6 +161,18 @@ def test_nobody_waits_for_much_longer_than_two_seconds(
     assert time.monotonic() - began < 2.5
 
 
+def test_a_caller_stops_waiting_whatever_the_connection_does(
+    sim: SimulatorServer, account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quotes, "_PATIENCE", 0.2)
+    sim.post("/sim/faults", {"kind": "stall", "path": PATH, "seconds": 6})
+    began = time.monotonic()
+
+    assert ask_of(account, "TSLA") is None
+
+    assert time.monotonic() - began < 1.5
+
+
 def test_symbols_that_wait_hold_up_no_caller_for_longer(
     sim: SimulatorServer, account: BrokerAccount
 ) -> None:

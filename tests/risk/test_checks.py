@@ -189,7 +189,7 @@ SHORT = replace(WIDE, allow_short=True)
 
 
 def short(qty: str, **changes: Any) -> Intent:
-    return sell(qty, **{"reference_price": Decimal(10), **changes})
+    return sell(qty, **{"ask": Decimal(10), **changes})
 
 
 def test_a_short_sale_passes_where_it_is_allowed_lent_and_paid_for() -> None:
@@ -373,6 +373,14 @@ def test_without_equity_nothing_may_be_added(equity: str) -> None:
     found = codes(buy("1"), context(account=account(equity=Decimal(equity))))
 
     assert found == ["max_position_pct", "max_exposure_pct", "max_sector_pct"]
+
+
+def test_an_order_beyond_all_measure_is_denied_by_a_small_account() -> None:
+    found = codes(
+        buy("99999999999", "99999999999"), context(account=account(equity=Decimal("0.5")))
+    )
+
+    assert "max_position_pct" in found
 
 
 # --- rates, prices, symbols, hours -------------------------------------------------------------

@@ -455,13 +455,14 @@ def test_a_strategys_value_that_its_accounts_tighter_one_covers_loosens_nothing(
 def test_an_accounts_change_that_only_loosens_a_strategys_waits(
     strategy: Strategy, changed: Change
 ) -> None:
-    changed(loosening_needs_approval=True, max_positions=20)
-    changed(max_positions=50, strategy=strategy)
+    changed(loosening_needs_approval=True, buying_power_buffer_pct=1)
+    changed(buying_power_buffer_pct="0.5", strategy=strategy)
 
-    row = changed(max_positions=None)  # the default is 20 too, but the strategy's 50 would hold
+    # The default is 1 too, but the strategy's own would hold.
+    row = changed(buying_power_buffer_pct=None)
 
     assert row.status == Status.PROPOSED
-    assert in_force(strategy.account_id, strategy.pk).max_positions == 20
+    assert in_force(strategy.account_id, strategy.pk).buying_power_buffer_pct == 1
 
 
 def test_a_change_that_tightens_now_and_loosens_when_another_ends_waits(

@@ -79,6 +79,20 @@ def test_order_types_are_stored_in_one_spelling_and_always_hold_limit(
 
 
 @pytest.mark.parametrize(
+    ("key", "default"),
+    [("max_positions", 20), ("max_position_pct", 5), ("max_orders_per_minute", 60)],
+)
+def test_where_the_account_says_nothing_a_strategys_own_is_no_wider_than_the_default(
+    strategy: Strategy, key: str, default: int
+) -> None:
+    _set(f"{key}={default + 30}", strategy="rsi")
+    assert getattr(in_force(strategy.account_id, strategy.pk), key) == default
+
+    _set(f"{key}={default - 1}", strategy="rsi")
+    assert getattr(in_force(strategy.account_id, strategy.pk), key) == default - 1
+
+
+@pytest.mark.parametrize(
     ("accounts", "strategys", "both"),
     [
         ("market,stop", "stop,trailing_stop", {"limit", "stop"}),
