@@ -7,7 +7,7 @@ import pytest
 from django.conf import LazySettings
 from django.test import Client, TransactionTestCase
 
-from orders import assets, wake
+from orders import assets, quotes, wake
 from ordinis.accounts.brokers import _adapter
 from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
 from ordinis.broker import transport
@@ -31,6 +31,7 @@ def sim(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sim
         figures._shared.clear()
         assets.forget()
         exchange.forget()
+        quotes.forget()
         yield server
         until(wake.is_idle, seconds=30)  # what it began must not outlive its database
         _adapter.cache_clear()

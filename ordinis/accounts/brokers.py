@@ -23,14 +23,15 @@ def broker_for(account: BrokerAccount) -> Broker:
             f"for {settings.ORDINIS_BROKER!r} ({settings.BROKER_MODE}). Set ORDINIS_BROKER and "
             "APCA_API_BASE_URL to the account's broker."
         )
-    return _adapter(account.pk, settings.BROKER_URL, settings.BROKER_TIMEOUT)
+    return _adapter(account.pk, settings.BROKER_URL, settings.DATA_URL, settings.BROKER_TIMEOUT)
 
 
 @functools.cache
-def _adapter(account_id: int, url: str, timeout: float) -> Broker:
+def _adapter(account_id: int, url: str, quotes_url: str, timeout: float) -> Broker:
     key_id, secret_key = credentials()
     return AlpacaBroker(
         url=url,
+        quotes_url=quotes_url,
         key_id=key_id,
         secret_key=secret_key,
         timeout=timeout,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db.models import F
 
-from orders import replacing
+from orders.judgement import judge
 from orders.models import Order
 from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
 from risk import figures
@@ -160,7 +160,6 @@ def test_the_same_replacement_twice_at_once_is_one(
     order = polled(api.post("/orders", buy()).json()["id"], "new")
     body = {"qty": "2", "client_order_id": "r1"}
     faster: list[Any] = []
-    judge = replacing.judge
 
     def overtaken(*of: Any, **more: Any) -> Any:
         if not faster:
@@ -168,7 +167,7 @@ def test_the_same_replacement_twice_at_once_is_one(
             faster[0] = api.post(f"/orders/{order.pk}/replace", body)
         return judge(*of, **more)
 
-    monkeypatch.setattr(replacing, "judge", overtaken)
+    monkeypatch.setattr("orders.replacing.judge", overtaken)
     slower = api.post(f"/orders/{order.pk}/replace", body)
 
     assert (faster[0].status_code, slower.status_code) == (201, 200)
