@@ -22,6 +22,7 @@ from django.utils import timezone
 from orders import halting, statuses
 from orders.models import Order
 from orders.outcomes import distances_of
+from orders.selftest import last_selftest, silent
 from ordinis.accounts.models import BrokerAccount
 from ordinis.console import text
 from ordinis.console.header import STATE_TONES, STATE_WORDS
@@ -30,7 +31,7 @@ from risk import breaker, trading
 from risk.breaker import Distance
 from risk.figures import database_now
 from risk.limit_windows import HELP, read_end
-from risk.models import TradingChange, TradingControl
+from risk.models import SelfTest, TradingChange, TradingControl
 from risk.states import ACTIVE, HALTED, REDUCING, TradingState
 
 # Whoever may see accounts may see what they stand at: every group of the console includes it.
@@ -85,6 +86,7 @@ class Desk:
     open_orders: int
     changes: list[TradingChange]
     at_broker: TradingChange | None
+    selftest: SelfTest | None
 
     @property
     def state_words(self) -> str:
@@ -93,6 +95,11 @@ class Desk:
     @property
     def state_tone(self) -> str:
         return STATE_TONES[self.state.state]
+
+    @property
+    def silent(self) -> list[str]:
+        """The controls that did not fire in the last self-test."""
+        return silent(self.selftest) if self.selftest else []
 
     @property
     def set_words(self) -> str:
@@ -149,6 +156,7 @@ def _desk(account: BrokerAccount) -> Desk:
         open_orders=open_orders(account),
         changes=list(changes[:CHANGES_SHOWN]),
         at_broker=changes.filter(kind=TradingChange.Kind.SUSPEND).first(),
+        selftest=last_selftest(account),
     )
 
 

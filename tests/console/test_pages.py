@@ -42,9 +42,7 @@ def test_today_is_quiet_when_all_is_well(browse: Browse, account: BrokerAccount)
     assert 'badge red"' not in page
 
 
-def test_today_names_what_is_held_and_has_no_sector(
-    browse: Browse, account: BrokerAccount
-) -> None:
+def test_today_names_what_is_held_and_has_no_sector(browse: Browse, account: BrokerAccount) -> None:
     held(account, "ZZZZ", "100")
     compared(account, ago=5)
 

@@ -20,7 +20,7 @@ from ordinis.console import trading_flatten
 from positions.models import Position
 from reconciliation.run import reconcile
 from risk import trading
-from risk.models import TradingChange, TradingControl
+from risk.models import SelfTest, TradingChange, TradingControl
 from tests.conftest import Api, hold, quote, sent
 from tests.console.conftest import Browse, Person
 from tests.console.test_queries import orders, queries
@@ -96,6 +96,17 @@ def test_a_trigger_that_is_reached_says_so(browse: Browse, account: BrokerAccoun
 
     assert "10 % 5 % Reached" in words
     assert "$0.00 $1,000.00 Reached" in words
+
+
+def test_the_page_tells_when_every_control_was_last_tried_and_what_did_not_fire(
+    browse: Browse, account: BrokerAccount
+) -> None:
+    assert "Never ran" in _words(_page(browse("Viewer")))
+    results = [{"control": "buying power", "ok": False}, {"control": "wash trade", "ok": True}]
+
+    SelfTest.objects.create(account=account, actor="ann", passed=False, results=results)
+
+    assert "Did not fire buying power," in _words(_page(browse("Operator")))
 
 
 def test_the_page_without_an_account_says_how_one_comes_to_be(browse: Browse) -> None:

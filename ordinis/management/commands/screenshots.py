@@ -18,7 +18,7 @@ _DECIDE = "Decide the correction"
 
 
 class Command(BaseCommand):
-    help = "Takes pictures of Today, an order, a correction and the positions of a running console."
+    help = "Takes pictures of Today, a correction, positions, Trading control and an order."
     requires_system_checks: list[str] = []  # it only talks to the running console
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -77,6 +77,8 @@ class Command(BaseCommand):
         self._shoot(page, out / f"correction{suffix}.png")
         page.get_by_role("link", name="Positions", exact=True).click()
         self._shoot(page, out / f"positions{suffix}.png")
+        page.get_by_role("link", name="Trading control", exact=True).click()
+        self._shoot(page, out / f"trading{suffix}.png")
         page.get_by_role("link", name="Orders", exact=True).click()
         page.get_by_role("link", name="Filled", exact=True).click()
         first = page.locator("#result_list tbody th a").first
