@@ -67,10 +67,10 @@ def limited(
     return None
 
 
-def check(strategy: Strategy, limits: Limits) -> Rates:
+def check(strategy: Strategy, limits: Limits, *, reduce_only: bool = False) -> Rates:
     """Raises RateLimited when one more order would be too many."""
-    rates = of(strategy)
-    if error := limited(strategy, limits, rates):
+    rates = of(strategy, reduce_only=reduce_only)
+    if error := limited(strategy, limits, rates, reduce_only=reduce_only):
         raise error
     return rates
 

@@ -57,8 +57,10 @@ def replace(
         exits.check_prices(order, waiting)
     limits = in_force(old.account_id, old.strategy_id)
     # A stop-loss can be moved whatever else the strategy has sent.
-    is_exit = old.parent_id is not None
-    sent_lately = rates.of(strategy) if is_exit else rates.check(strategy, limits)
+    is_exit = old.role in (Order.Role.TAKE_PROFIT, Order.Role.STOP_LOSS)
+    sent_lately = (
+        rates.Rates() if is_exit else rates.check(strategy, limits, reduce_only=old.reduce_only)
+    )
     asset = assets.asset_of(old.account, old.symbol)
     terms.check(terms.of(order), asset)
 
@@ -69,7 +71,7 @@ def replace(
         try:
             _check_replaceable(old, change)
             if not is_exit:
-                rates.check(strategy, limits)
+                rates.check(strategy, limits, reduce_only=old.reduce_only)
         except OrderSubmissionError:
             # The same request may have been stored since we looked.
             standing = idempotency.named(strategy, change.client_order_id, fingerprint)

@@ -171,7 +171,6 @@ def intent_of(order: Order, ask: Decimal | None) -> Intent:
 def _dependent(order: Order, new: NewOrder, limits: Limits, *, actor: str) -> Submitted:
     """Stores an order that waits for the fill of a standing one. It is judged when it is sent."""
     assert new.parent is not None
-    rates.check(order.strategy, limits)
     exits.bind_to(order, new)
     terms.check(terms.of(order), assets.asset_of(order.account, order.symbol))
     order.worst_price = worst_price(order, limits)
@@ -179,6 +178,7 @@ def _dependent(order: Order, new: NewOrder, limits: Limits, *, actor: str) -> Su
         BrokerAccount.lock(order.account_id)
         if standing := idempotency.named(order.strategy, new.client_order_id, new.fingerprint):
             return Submitted(standing, repeated=True)
+        rates.check(order.strategy, limits)
         lifecycle.record_intent(order, statuses.WAITING, Origin(Source.API, actor))
         of_the_parent = Order.objects.filter(pk=new.parent).values("chain")
         chain = Order.objects.filter(chain__in=of_the_parent).order_by("pk")

@@ -2,11 +2,13 @@
 is no further order."""
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.db.models import F
 
+from orders.flattening import flatten, propose
 from orders.judgement import judge
 from orders.models import Order
 from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
@@ -17,6 +19,7 @@ from tests.orders.dependents import PAIR, bought, exit_of
 from tests.orders.limited import buy, limit, sell, set_state
 from tests.orders.standing import polled
 from tests.simulator_server import SimulatorServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -116,6 +119,53 @@ def test_what_may_only_reduce_is_counted_by_itself(
     assert api.post("/orders", buy()).status_code == 201
 
 
+def test_a_replacement_of_what_may_only_reduce_is_counted_with_its_like(
+    sim: SimulatorServer, api: Api, account: BrokerAccount
+) -> None:
+    hold(sim, "TSLA", "9", "240")
+    quote(sim, "TSLA", "255")
+    limit(account, max_orders_per_minute=2)
+    closing = api.post("/orders", sell("2", "300", reduce_only=True)).json()
+    polled(closing["id"], "new")
+    for price in ("200", "201"):
+        assert api.post("/orders", buy(price=price)).status_code == 201
+
+    moved = api.post(f"/orders/{closing['id']}/replace", {"limit_price": "299"})
+    assert moved.status_code == 201, moved.content
+    polled(moved.json()["id"], "new")
+
+    again = api.post(f"/orders/{moved.json()['id']}/replace", {"limit_price": "298"})
+    assert again.status_code == 429
+
+
+def test_the_replacement_of_a_dependent_order_is_one_more(
+    sim: SimulatorServer, api: Api, account: BrokerAccount
+) -> None:
+    parent = bought(sim, api)
+    limit(account, max_orders_per_minute=2)
+    taken = api.post("/orders", exit_of(parent, limit_price="300")).json()
+    until(lambda: Order.objects.get(pk=taken["id"]).broker_order_id)
+    polled(taken["id"], "new")
+
+    answer = api.post(f"/orders/{taken['id']}/replace", {"limit_price": "301"})
+
+    assert answer.status_code == 429
+
+
+def test_what_the_desk_closes_counts_for_no_strategy(
+    sim: SimulatorServer, api: Api, account: BrokerAccount
+) -> None:
+    for symbol in ("TSLA", "KO"):
+        hold(sim, symbol, "10", "50")
+    quote(sim, "TSLA", "250")
+    limit(account, max_orders_per_minute=1)
+    ko, _ = propose(account, Decimal(1))
+    (closed,) = flatten(account, [ko], token="0123456789abcdef", actor="ann")
+    assert closed.problem == ""
+
+    assert api.post("/orders", sell("1", reduce_only=True)).status_code == 201
+
+
 def test_what_was_denied_to_one_strategy_does_not_hold_up_another(
     sim: SimulatorServer, api: Api, account: BrokerAccount
 ) -> None:
@@ -150,6 +200,25 @@ def test_the_same_order_twice_at_once_is_one_where_the_rate_allows_no_second(
 
     assert (faster[0].status_code, slower.status_code) == (201, 200)
     assert faster[0].json()["id"] == slower.json()["id"]
+    assert len(sent(sim)) == 1
+
+
+def test_of_two_orders_at_once_the_rate_takes_the_one_that_it_allows(
+    sim: SimulatorServer, api: Api, account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quote(sim, "TSLA", "255")
+    limit(account, max_orders_per_minute=1)
+    faster: list[Any] = []
+
+    def overtaken(name: str) -> None:
+        if name == "submit.received" and not faster:
+            faster.append(None)
+            faster[0] = api.post("/orders", buy(price="201"))
+
+    monkeypatch.setattr("orders.submission.failpoint", overtaken)
+    slower = api.post("/orders", buy())
+
+    assert (faster[0].status_code, slower.status_code) == (201, 429)
     assert len(sent(sim)) == 1
 
 

@@ -20,7 +20,6 @@ from positions.models import LedgerEntry
 from risk import figures
 from tests.conftest import Api, hold, quote, sent
 from tests.simulator_server import SimulatorServer
-from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MakeOrder = Callable[..., dict[str, Any]]

@@ -32,18 +32,23 @@ def _stop_of(parent: Order) -> Order:
 # --- closing -------------------------------------------------------------------------------------
 
 
-def test_a_strategy_that_loops_into_denials_does_not_keep_the_desk_from_closing(
+def test_a_strategy_that_loops_does_not_keep_the_desk_from_closing(
     sim: SimulatorServer, api: Api, account: BrokerAccount
 ) -> None:
-    hold(sim, "KO", "10", "60")
-    limit(account, max_orders_per_minute=3)
+    hold(sim, "TSLA", "10", "240")
+    quote(sim, "TSLA", "250")
+    limit(account, max_orders_per_minute=2)
     set_state(account, "reducing")
-    loop = [api.post("/orders", buy(price=str(200 + n))).status_code for n in range(4)]
+    loop = [api.post("/orders", buy(price=str(200 + n))).status_code for n in range(3)]
+    loop += [
+        api.post("/orders", sell("1", str(300 + n), reduce_only=True)).status_code for n in range(3)
+    ]
 
     (closed,) = flatten(account, propose(account, Decimal(1)), token=TOKEN, actor="ann")
 
-    assert loop == [422, 422, 422, 429]
-    assert (closed.problem, len(sent(sim))) == ("", 1)
+    assert loop == [422, 422, 429, 201, 201, 429]
+    assert closed.problem == ""
+    assert sent(sim)[-1]["body"]["qty"] == "8"
 
 
 @pytest.mark.parametrize("limits", [{"max_orders_per_minute": 1}, {"max_order_qty": 5}])
