@@ -11,11 +11,13 @@ from openapi_spec_validator import validate
 from ordinis.accounts.models import ApiToken, BrokerAccount, Strategy
 from reconciliation.run import reconcile
 from risk import figures
+from risk.limits import change
 from tests.api.openapi import check, kept, operation_of
 from tests.conftest import Api, hold, quote
 from tests.simulator_server import SimulatorServer
 
 MakeOrder = Callable[..., dict[str, Any]]
+_ONE_A_MINUTE = {"max_orders_per_minute": 1}
 
 
 def _operations() -> dict[str, Any]:
@@ -98,6 +100,11 @@ def test_every_answer_to_an_order_is_one_of_the_document_and_as_it_says(
     assert is_told(422, api.post("/orders", order(reference_price="0.001")))["code"]
     is_told(400, api.post("/orders", "{"))
     is_told(501, api.post("/orders", order(type="market")))
+    assert (
+        is_told(200, api.post("/orders/preview", order(symbol="KO", qty="1")))["violations"] == []
+    )
+    is_told(422, api.post("/orders/preview", order(qty=1.5)))
+    is_told(501, api.post("/orders/preview", order(type="market")))
     for scopes, status in (((), 401), (("read",), 403)):
         token = ApiToken.issue(strategy, scopes)[1] if scopes else "none"
         is_told(status, Api(token).post("/orders", order()))
@@ -137,7 +144,7 @@ def test_every_answer_to_an_order_is_one_of_the_document_and_as_it_says(
     is_told(422, api.post("/orders/cancel-all", {}))
     assert len(is_told(200, api.get("/events"))["events"]) > 5
     is_told(422, api.get("/events", wait=31))
-    for path in ("/account", "/positions", "/positions/OKE", "/risk/limits"):
+    for path in ("/account", "/positions", "/positions/OKE", "/risk/limits", "/risk/state"):
         is_told(200, api.get(path))
     is_told(404, api.get("/positions/ZZZ"))
     report = is_told(200, api.post("/reconciliation/run"))
@@ -145,6 +152,15 @@ def test_every_answer_to_an_order_is_one_of_the_document_and_as_it_says(
     is_told(404, api.get("/reconciliation/reports/0"))
     for path in ("/reconciliation/reports", "/reconciliation/breaks"):
         is_told(200, api.get(path))
+
+    change(account=account, strategy=None, values=_ONE_A_MINUTE, reason="A test.", actor="test")
+    for _ in range(2):
+        limited = api.post("/orders", order(symbol="KO"))
+    assert int(limited.headers["Retry-After"]) > 0
+    is_told(429, limited)
+    halted = is_told(200, api.post("/risk/halt", {"reason": "the day ends"}))
+    assert (halted["trading_state"], halted["confirmed"]) == ("halted", True)
+    is_told(422, api.post("/risk/halt", {}))
 
     documented = _operations()
     assert seen.keys() == documented.keys(), "an operation is not tried here"
