@@ -4,7 +4,6 @@ few and many positions and open orders."""
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -83,15 +82,6 @@ def judged(strategy: Any, *, fresh: bool) -> None:
     from risk.limits import in_force
 
     account = strategy.account
-    # Nothing is denied here, and little used, so that it is judged once.
-    limits = replace(
-        in_force(account.pk, strategy.pk),
-        max_positions=10_000,
-        max_exposure_pct=Decimal(600),
-        max_sector_pct=Decimal(600),
-        max_orders_per_minute=100_000,
-        account_orders_per_minute=100_000,
-    )
     intent = Intent(
         symbol="KO",
         side="buy",
@@ -101,7 +91,12 @@ def judged(strategy: Any, *, fresh: bool) -> None:
         reference_price=_TEN,
     )
     question = Question(
-        account=account, intent=intent, limits=limits, order_id=None, rates=rates.of(strategy)
+        account=account,
+        intent=intent,
+        limits=in_force(account.pk, strategy.pk),
+        order_id=None,
+        strategy_id=strategy.pk,
+        rates=rates.of(strategy),
     )
     verdict = judge(question, lambda _locked, found: found, fresh=fresh)
     assert not verdict.violations, verdict.violations
