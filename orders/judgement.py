@@ -25,7 +25,6 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerUnavailable
 from ordinis.broker.port import AssetReport
 from ordinis.numbers import plain
-from positions.sectors import sector_of
 from risk import exchange, figures, trading
 from risk.checks import Context, Finding, Intent, Violation, evaluate, reduces, sells_short
 from risk.checks.short_sale import COLLAR as SHORT_COLLAR
@@ -38,6 +37,8 @@ _MOST_WAITS = 3
 # Until what was acknowledged just now is surely in the figures.
 _WAIT = MARGIN.total_seconds() + 0.05
 _LONGEST_TURN = 15.0  # seconds, as long as the database would wait for the lock itself
+# Seconds that limits are judged by as they were read.
+_LIMITS_HOLD = 0.1
 _turns: dict[int, threading.Lock] = {}
 _ZERO = Decimal(0)
 
@@ -93,8 +94,10 @@ class Question:
     order_id: UUID | None
     strategy_id: int | None = None
     asset: AssetReport | None = None
-    rates: Rates = field(default_factory=Rates)
+    rates: Callable[[], Rates] = Rates
     reduce_only: bool = False
+    # When the limits were read, on this process's monotonic clock.
+    read_at: float = field(default_factory=time.monotonic)
 
 
 def judge(
@@ -152,9 +155,10 @@ def _under_lock(
                 return found
             if snapshot.is_older_than(figures.oldest()):
                 return _Again.ASK
-            # Whoever tightened a limit while this stood in line is obeyed.
-            limits = in_force(locked.pk, question.strategy_id)
-            question = replace(question, limits=limits)
+            if time.monotonic() - question.read_at > _LIMITS_HOLD:
+                # Whoever tightened a limit while this stood in line is obeyed.
+                limits = in_force(locked.pk, question.strategy_id)
+                question = replace(question, limits=limits)
             orders = WorkingOrders.of(locked.pk, snapshot.asked_at)
             judged = assess(question, locked, snapshot, orders)
             if question.order_id is None:
@@ -280,9 +284,9 @@ def _context(
     orders: WorkingOrders,
 ) -> Context:
     symbol, side = question.intent.symbol, question.intent.side
-    held = snapshot.positions.get(symbol)
+    held, sent = snapshot.positions.get(symbol), question.rates()
     held_qty = held.qty if held else _ZERO
-    in_each = exposures(snapshot.values, orders.working(snapshot.shares))
+    in_each = exposures(snapshot.worth, orders.working(snapshot.shares))
     return Context(
         account=snapshot.account,
         symbol=symbol,
@@ -291,7 +295,7 @@ def _context(
         committed=orders.committed,
         worth=in_each,
         unpriced=snapshot.unpriced,
-        sectors=sector_of({*in_each, symbol}),
+        sectors=snapshot.sectors_of({*in_each, symbol}),
         unresolved_symbols=orders.unresolved,
         opposite=orders.against(symbol, side, held_qty),
         asset=question.asset,
@@ -299,6 +303,6 @@ def _context(
         session=exchange.session_at(locked.database_time),
         local_time=locked.database_time.astimezone(exchange.NEW_YORK),
         keeps_auction_hours=locked.mode != BrokerAccount.Mode.SIMULATED,
-        strategy_orders=question.rates.strategy,
-        account_orders=question.rates.account,
+        strategy_orders=sent.strategy,
+        account_orders=sent.account,
     )

@@ -62,7 +62,7 @@ def preview(strategy: Strategy, new: NewOrder) -> Preview:
         order_id=None,
         strategy_id=strategy.pk,
         asset=asset,
-        rates=rates.of(strategy, reduce_only=new.reduce_only),
+        rates=lambda: rates.of(strategy, reduce_only=new.reduce_only),
         reduce_only=new.reduce_only,
     )
 

@@ -37,12 +37,12 @@ from risk.models import RiskLimits, TradingControl
 
 def rate_judged(bench: Bench) -> Came:
     limit = bench.limits.max_orders_per_minute
-    return bench.judge(buy(), f"the strategy has sent {limit}", rates=Rates(strategy=limit))
+    return bench.judge(buy(), f"the strategy has sent {limit}", rates=lambda: Rates(strategy=limit))
 
 
 def account_rate_judged(bench: Bench) -> Came:
     limit = bench.limits.account_orders_per_minute
-    return bench.judge(buy(), f"the account has sent {limit}", rates=Rates(account=limit))
+    return bench.judge(buy(), f"the account has sent {limit}", rates=lambda: Rates(account=limit))
 
 
 def rate_counted(bench: Bench) -> Came:

@@ -117,7 +117,7 @@ def replace(
         order_id=order.pk,
         strategy_id=old.strategy_id,
         asset=asset,
-        rates=sent_lately,
+        rates=lambda: sent_lately,
     )
     try:
         judged = judge(question, conclude, first=first)

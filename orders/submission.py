@@ -104,7 +104,9 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
         if found is not None:
             return found
         # Once more, now that nobody else can store one.
-        if limited := _rate(strategy, new, limits)[0]:
+        nonlocal sent_lately
+        limited, sent_lately = _rate(strategy, new, limits)
+        if limited:
             standing = idempotency.named(strategy, new.client_order_id, new.fingerprint)
             if standing is None:
                 raise limited
@@ -122,7 +124,7 @@ def submit(strategy: Strategy, new: NewOrder, *, actor: str, correlation_id: str
         order_id=order.pk,
         strategy_id=strategy.pk,
         asset=asset,
-        rates=sent_lately,
+        rates=lambda: sent_lately,
         reduce_only=new.reduce_only,
     )
     try:

@@ -55,13 +55,15 @@ def worth(position: PositionReport) -> Decimal | None:
     return position.qty * price if price and price > 0 else None
 
 
-def exposures(positions: Mapping[str, Decimal], orders: Iterable[Working]) -> dict[str, Worth]:
-    """By symbol, from the signed dollars of each position. A sell takes nothing off before it has
-    filled, and a buy that covers adds nothing."""
-    found = {
-        symbol: Worth(max(value, _ZERO), max(-value, _ZERO), value)
-        for symbol, value in positions.items()
-    }
+def held(value: Decimal) -> Worth:
+    """Of a position, in signed dollars."""
+    return Worth(max(value, _ZERO), max(-value, _ZERO), value)
+
+
+def exposures(positions: Mapping[str, Worth], orders: Iterable[Working]) -> dict[str, Worth]:
+    """By symbol. A sell takes nothing off before it has filled, and a buy that covers adds
+    nothing."""
+    found = dict(positions)
     for order in orders:
         before = found.get(order.symbol, Worth())
         adds = before.held >= 0 if order.side == "buy" else order.sells_short

@@ -22,7 +22,8 @@ from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from ordinis.broker.port import AccountReport, Listing, PositionReport
-from risk.exposure import worth
+from positions.sectors import sector_of
+from risk.exposure import Worth, held, worth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,22 @@ class Figures:
         found = {symbol: worth(position) for symbol, position in self.positions.items()}
         return {symbol: value for symbol, value in found.items() if value is not None}
 
-    @property
+    @cached_property
+    def worth(self) -> dict[str, Worth]:
+        """What is in each symbol by them alone."""
+        return {symbol: held(value) for symbol, value in self.values.items()}
+
+    @cached_property
+    def _sectors(self) -> dict[str, str]:
+        return {}
+
+    def sectors_of(self, symbols: set[str]) -> dict[str, str]:
+        """What each symbol counts towards, read once for as long as these figures are used."""
+        if missing := symbols - self._sectors.keys():
+            self._sectors.update(sector_of(missing))
+        return self._sectors
+
+    @cached_property
     def unpriced(self) -> frozenset[str]:
         """Symbols that are held and have none."""
         held = {symbol for symbol, position in self.positions.items() if position.qty}

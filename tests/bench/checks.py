@@ -96,7 +96,7 @@ def judged(strategy: Any, *, fresh: bool) -> None:
         limits=in_force(account.pk, strategy.pk),
         order_id=None,
         strategy_id=strategy.pk,
-        rates=rates.of(strategy),
+        rates=lambda: rates.of(strategy),
     )
     verdict = judge(question, lambda _locked, found: found, fresh=fresh)
     assert not verdict.violations, verdict.violations
