@@ -12,7 +12,7 @@ from orders.requests import NewOrder
 from orders.submission import OrderTypeNotEnabled, ask_for, intent_of, priced, worst_price
 from orders.sync import ensure_open_book
 from ordinis.accounts.models import BrokerAccount, Strategy
-from risk.checks import Finding, adds
+from risk.checks import Finding, adds, reduces
 from risk.checks.percent import percent
 from risk.exposure import Worth
 from risk.limits import in_force
@@ -83,8 +83,12 @@ def _shown(order: Order, judged: Judged, *, opens: bool) -> Preview:
     in_sector = sum(
         (value for symbol, value in gross.items() if context.sectors[symbol] == sector), _ZERO
     )
-    total, more = sum(gross.values(), _ZERO), after.gross - before.gross
     signed = intent.qty if intent.side == "buy" else -intent.qty
+    more = after.gross - before.gross
+    if reduces(intent, context) and context.held_qty:
+        # Once it has filled: until then the limits count the position as it is.
+        more = -abs(intent.qty * before.held / context.held_qty)
+    total = sum(gross.values(), _ZERO)
     return Preview(
         order=order,
         qty=intent.qty,
@@ -93,7 +97,7 @@ def _shown(order: Order, judged: Judged, *, opens: bool) -> Preview:
         buying_power_after=free - (intent.cost if opens else _ZERO),
         position_before=context.held_qty,
         position_after=context.held_qty + signed,
-        position_exposure_after=percent(after.gross, equity),
+        position_exposure_after=percent(before.gross + more, equity),
         exposure_before=percent(total, equity),
         exposure_after=percent(total + more, equity),
         sector=sector,

@@ -11,6 +11,7 @@ from ordinis.accounts.auth import Scope, TokenRequest, strategy_of
 from ordinis.http import moment
 from ordinis.numbers import plain
 from risk import trading
+from risk.models import TradingChange
 from risk.states import Reason
 
 router = Router(tags=["risk"])
@@ -37,11 +38,13 @@ class DistanceOut(Schema):
 
 
 class StateOut(Schema):
-    """What the account's orders may do now; `until` is when it may change by itself."""
+    """What the account's orders may do now; `since` is the last change of state or breaker, `until`
+    when it may change by itself."""
 
     trading_state: str
     breaker: str
     reasons: list[ReasonOut]
+    since: str | None
     until: str | None
     distances: list[DistanceOut]
 
@@ -50,10 +53,12 @@ class StateOut(Schema):
 def get_state(request: TokenRequest) -> dict[str, Any]:
     account_id = strategy_of(request).account_id
     state = trading.current(account_id)
+    last = TradingChange.objects.filter(account_id=account_id).first()
     return {
         "trading_state": state.state,
         "breaker": state.breaker,
         "reasons": reasons_out(state.reasons),
+        "since": moment(last.at if last else None),
         "until": moment(state.until),
         "distances": [
             {

@@ -20,7 +20,9 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerError, NotSent
 from ordinis.broker.port import Broker
 from ordinis.health import Failure, books, processes
+from risk import trading
 from risk.figures import database_now
+from risk.states import ACTIVE
 
 Status = Literal["ok", "warning", "fail"]
 # Signed requests and "today" go wrong beyond this; an exchange's own clock is the measure.
@@ -56,6 +58,7 @@ def examine() -> Iterator[Finding]:
         yield Finding("accounts", "fail", "there is none", "Run manage.py start, or create_token.")
     for account in accounts:
         yield from _broker(account)
+        yield _trading(account)
         yield _selftest(account)
     yield from _seen("books", books, "compared with the broker in time")
 
@@ -174,7 +177,8 @@ def _permission(account: BrokerAccount, broker: Broker) -> Iterator[Finding]:
             f"{account}: settings",
             "fail",
             "new orders are suspended at the broker (suspend_trade)",
-            "Lift it in the broker's own app when trading may go on.",
+            "Allow them on the console's Trading control page, or in the broker's own app, when "
+            "trading may go on.",
         )
     else:
         yield Finding(f"{account}: settings", "ok", "the broker takes new orders")
@@ -198,6 +202,15 @@ def _clock(account: BrokerAccount, broker: Broker) -> Iterator[Finding]:
         )
     else:
         yield Finding(f"{account}: clock", "ok", f"{abs(skew):.2f} s off the exchange's")
+
+
+def _trading(account: BrokerAccount) -> Finding:
+    check, state = f"{account}: trading", trading.current(account.pk)
+    if state.state == ACTIVE:
+        return Finding(check, "ok", "active")
+    why = " ".join(reason.message for reason in state.reasons)
+    advice = "The console's Trading control page says what ends it."
+    return Finding(check, "warning", f"{state.state}. {why}", advice)
 
 
 def _selftest(account: BrokerAccount) -> Finding:

@@ -10,7 +10,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 from uuid import UUID
 
-from ordinis.numbers import dollars, plain
+from ordinis.numbers import plain
 from risk.limit_values import Limits
 from risk.states import REDUCING, Reason
 
@@ -245,8 +245,8 @@ def _equity_drop(equity: Decimal, session_equity: Decimal | None, limit: Decimal
     drop = _drop(equity, session_equity)
     return _reason(
         EQUITY_DROP,
-        f"Equity fell by {drop} % in this session, from ${dollars(session_equity)} to "
-        f"${dollars(equity)} (limit {plain(limit)} %).",
+        f"Equity fell by {drop} % in this session, from ${session_equity:,.2f} to "
+        f"${equity:,.2f} (limit {plain(limit)} %).",
         limit,
         drop,
     )
@@ -265,7 +265,7 @@ def _buying_power_low(buying_power: Decimal, limit: Decimal) -> Reason | None:
         return None
     return _reason(
         BUYING_POWER_LOW,
-        f"Buying power is ${dollars(buying_power)}, under ${dollars(limit)}: close positions, or "
+        f"Buying power is ${buying_power:,.2f}, under ${limit:,.2f}: close positions, or "
         "add money.",
         limit,
         buying_power,

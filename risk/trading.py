@@ -7,7 +7,7 @@ a `TradingChange`. Never asks the broker. Never holds up a cancel: no state bars
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
@@ -21,7 +21,7 @@ from ordinis.alerts.models import Alert, end_alert, raise_alert
 from ordinis.numbers import plain
 from risk import breaker
 from risk.breaker import Outcome
-from risk.exchange import exchange_day
+from risk.exchange import NEW_YORK, exchange_day
 from risk.figures import Figures
 from risk.limit_values import Limits
 from risk.limits import in_force
@@ -311,7 +311,7 @@ def _until(control: TradingControl, levels: list[Reason]) -> datetime | None:
 def _by_person(control: TradingControl) -> list[Reason]:
     if control.state == ACTIVE:
         return []
-    message = f"{control.actor} set the account to {control.state}: {control.reason}"
+    message = f"{control.actor} set the account to {control.state}: {_ended(control.reason)}"
     return [Reason(code="set_by_person", state=control.state, message=message)]
 
 
@@ -321,7 +321,7 @@ def _override_reason(control: TradingControl) -> Reason:
         code="breaker_overridden",
         state=ACTIVE,
         message=f"{control.override_actor} overrides the breaker until "
-        f"{_shown(control.override_until)}: {control.override_reason}",
+        f"{_shown(control.override_until)}: {_ended(control.override_reason)}",
     )
 
 
@@ -447,7 +447,7 @@ def _trip(control: TradingControl, reasons: list[Reason], limits: Limits, why: s
 
 def _fail_again(control: TradingControl, tried: Outcome, limits: Limits) -> None:
     """The order that tried failed: open again, for longer."""
-    why = f"The order that tried failed: {tried.message}"
+    why = f"The order that tried failed: {_ended(tried.message)}"
     earlier = [r for r in _stored(control.breaker_reasons) if r.code != _PROBE_FAILED]
     reasons = [Reason(code=_PROBE_FAILED, state=REDUCING, message=why), *earlier]
     _trip(control, reasons, limits, "The breaker opened again.")
@@ -524,8 +524,8 @@ def _tell_of_halt(control: TradingControl) -> None:
         code="trading_halted",
         subject=account.name,
         severity=Alert.Severity.CRITICAL,
-        message=f"{control.actor} halted trading: {control.reason} Only cancels pass until a "
-        "person resumes it in the console.",
+        message=f"{control.actor} halted trading: {_ended(control.reason)} Only cancels pass until "
+        "a person resumes it in the console.",
     )
 
 
@@ -547,8 +547,14 @@ def _check_said(reason: str, actor: str) -> None:
         raise ValueError("Say why, and who you are: it stays in the history.")
 
 
+def _ended(words: str) -> str:
+    """What others have written, as a sentence that more may follow."""
+    words = words.strip()
+    return words if words.endswith((".", "!", "?")) else f"{words}."
+
+
 def _shown(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{moment.astimezone(NEW_YORK):%Y-%m-%d %H:%M:%S} ET"
 
 
 def _figures(reasons: list[Reason]) -> dict[str, Any]:

@@ -258,6 +258,13 @@ def _tell_of_state(request: HttpRequest, account: BrokerAccount, state: TradingS
     words = STATE_WORDS[state.state].lower()
     why = " ".join(reason.message for reason in state.reasons if reason.state != ACTIVE)
     messages.success(request, f"Account {account}: trading is {words} now. {why}".strip())
+    barred = TradingChange.objects.filter(account=account, kind=TradingChange.Kind.SUSPEND).first()
+    if barred is not None and barred.to_state != "allowed":
+        messages.warning(
+            request,
+            f"Account {account}: new orders are still barred at the broker, also those that close "
+            "positions. Allow them below when trading may go on.",
+        )
 
 
 def _override(request: HttpRequest, account: BrokerAccount, reason: str) -> None:

@@ -53,6 +53,9 @@ def halt(site: AdminSite, request: HttpRequest) -> HttpResponse:
     )
     for each in done:
         _tell_of_halt(request, each)
+        left = 0 if cancels else open_orders(each.account)
+        if left:
+            messages.warning(request, f"Account {each.account}: {_left_working(left)}")
     if not cancels:
         return HttpResponseRedirect(reverse("admin:trading"))
     query = QueryDict(mutable=True)
@@ -81,6 +84,13 @@ def _halt_page(
     }
     context = {**site.each_context(request), **shown, **context}
     return TemplateResponse(request, "console/trading_control_halt.html", context, status=status)
+
+
+def _left_working(count: int) -> str:
+    return (
+        f"{count} open order{'s' if count > 1 else ''} may still fill, and exits of what fills "
+        "wait until trading is resumed."
+    )
 
 
 def _tell_of_halt(request: HttpRequest, done: Halted) -> None:

@@ -4,6 +4,7 @@ is guarded where it is made, `orders.pricing`.)
 """
 
 from collections.abc import Iterator
+from decimal import Decimal
 
 from ordinis.numbers import plain
 from risk.checks.values import Context, Finding, Intent
@@ -24,7 +25,7 @@ def check(intent: Intent, context: Context, limits: Limits) -> Iterator[Finding]
         code=CODE,
         ok=ok,
         limit=limits.max_slippage_pct,
-        actual=slippage,
+        actual=slippage.quantize(Decimal("0.0001")),
         message=""
         if ok
         else (

@@ -558,7 +558,7 @@ def test_the_command_leaves_orders_working_where_it_is_told_to(
     code, output = _command("--no-cancel", "--account", "main")
 
     assert code == 0
-    assert "main: halts trading, leaves 1 open orders working." in output
+    assert "main: halts trading, leaves 1 open orders working: they may still fill" in output
     works.refresh_from_db()
     assert (works.status, works.cancel_requested_at) == ("new", None)
 

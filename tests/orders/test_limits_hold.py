@@ -95,7 +95,7 @@ def test_a_sector_and_the_number_of_positions_count_other_symbols(
     assert codes(api.post("/orders", buy("OKE", "1", "60"))) == ["max_positions"]
 
 
-def test_a_limit_that_was_tightened_before_the_judgement_holds(
+def test_a_limit_that_was_tightened_while_an_order_stood_in_line_holds(
     sim: SimulatorServer, api: Api, account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tighten_then(name: str) -> None:
@@ -103,6 +103,7 @@ def test_a_limit_that_was_tightened_before_the_judgement_holds(
             limit(account, blocked_symbols="TSLA")
 
     monkeypatch.setattr("orders.submission.failpoint", tighten_then)
+    monkeypatch.setattr("orders.judgement._LIMITS_HOLD", 0)  # as if it had stood there for long
 
     assert codes(api.post("/orders", buy())) == ["symbol_not_allowed"]
     assert sent(sim) == []

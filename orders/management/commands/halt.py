@@ -78,7 +78,8 @@ class Command(BaseCommand):
                 f"halts trading, cancels {count} open orders and whatever else is open at the "
                 "broker"
                 if cancels
-                else f"halts trading, leaves {count} open orders working"
+                else f"halts trading, leaves {count} open orders working: they may still fill, and "
+                "exits of what fills wait until trading is resumed"
             )
             bar = ", bars new orders at the broker" if bars else ""
             self.stdout.write(f"{account}: {what}{bar}.")

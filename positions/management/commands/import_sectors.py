@@ -35,6 +35,9 @@ class Command(BaseCommand):
         if options["dry_run"]:
             self.stdout.write("Dry run: nothing was imported.")
             return
+        if not (shown.new or shown.changed):
+            self.stdout.write("Nothing to import: all of it is stored already.")
+            return
         if not options["reason"].strip():
             raise CommandError("Nothing was imported. Say why: --reason 'TEXT'.")
         if shown.new_sectors and not options["new_sector"]:
