@@ -261,7 +261,7 @@ def test_a_check_says_what_would_be_and_stores_nothing(account: BrokerAccount) -
     shown = _set("max_positions=30", check=True, reason="")
 
     assert "Nothing is stored" in shown
-    assert "Loosens max_positions" in shown
+    assert "# max_positions: 20 → 30 (loosens)" in shown
     assert RiskLimits.objects.count() == 1
 
 

@@ -68,7 +68,8 @@ class Command(BaseCommand):
                 self.stdout.write(f"{judged.version} as it would be. Nothing is stored.")
                 for key in judged.version.changed:
                     was, now = getattr(judged.before, key), getattr(judged.after, key)
-                    self.stdout.write(f"# {key}: {as_text(was)} → {as_text(now)}")
+                    looser = " (loosens)" if key in judged.loosened else ""
+                    self.stdout.write(f"# {key}: {as_text(was)} → {as_text(now)}{looser}")
             else:
                 row = change(
                     **wanted,
@@ -114,9 +115,8 @@ def _stored(row: RiskLimits) -> str:
 
 def _effects(judged: Assessment) -> Iterator[str]:
     """What a person should know of a change, besides what holds now."""
-    if judged.loosened:
-        alone = " To tighten something at once, change that alone." if judged.waits else ""
-        yield f"# Loosens {', '.join(judged.loosened)}.{alone}"
+    if judged.waits:
+        yield "# To tighten something at once, change that alone."
     if any(loosened(after, before) for before, after in judged.strategies.values()):
         found = would_have_denied(judged.version.account_id, judged.strategies)
         by_key = ", ".join(f"{key} {count}" for key, count in found.by_key.items())
