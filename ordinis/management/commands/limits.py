@@ -116,7 +116,7 @@ def _stored(row: RiskLimits) -> str:
 def _effects(judged: Assessment) -> Iterator[str]:
     """What a person should know of a change, besides what holds now."""
     if judged.waits:
-        yield "# To tighten something at once, change that alone."
+        yield f"# Loosens {', '.join(judged.loosened)}. To tighten at once, change that alone."
     if any(loosened(after, before) for before, after in judged.strategies.values()):
         found = would_have_denied(judged.version.account_id, judged.strategies)
         by_key = ", ".join(f"{key} {count}" for key, count in found.by_key.items())
