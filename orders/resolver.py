@@ -17,6 +17,7 @@ from orders.lifecycle import Origin, Source
 from orders.models import Order
 from orders.order_log import about
 from orders.sending import (
+    barred,
     get,
     is_exit,
     resend,
@@ -32,7 +33,6 @@ from ordinis.broker.port import OrderReport
 from ordinis.failpoints import failpoint
 from risk import trading
 from risk.figures import database_now
-from risk.states import HALTED
 
 log = logging.getLogger("ordinis.orders")
 
@@ -174,22 +174,20 @@ def _missed(order: Order) -> Order:
     current = get(order.pk)
     if current.rejection is not None:  # sent twice, refused, and found nowhere
         return settle_refusal(current, current.rejection)
-    halted = trading.current(current.account_id).state == HALTED
-    if halted and current.cancel_requested_at is None and is_exit(current):
-        return wait_again(current, "Trading is halted: it was never sent, and waits on.")
-    if why := _unwanted(current, database_now(), halted=halted):
+    why = barred(current, trading.current(current.account_id))
+    if why and current.cancel_requested_at is None and is_exit(current):
+        return wait_again(current, f"{why} It waits on.")
+    if why := why or _unwanted(current, database_now()):
         return _give_up(current, f"The broker knows nothing of it. {why}")
     return resend(current)
 
 
-def _unwanted(order: Order, now: datetime, *, halted: bool) -> str:
+def _unwanted(order: Order, now: datetime) -> str:
     """Why an order that never arrived must not be sent again; empty when it may be."""
     if order.cancel_requested_at is not None:
         return "It was to be cancelled."
     if order.replaces_id is not None:
         return "A replacement is not sent twice; the order that it was to replace stands."
-    if halted:
-        return "Trading is halted."
     if now - (order.judged_at or order.created_at) >= timedelta(seconds=settings.RESEND_MAX_AGE):
         return "It is too old to send."
     return ""

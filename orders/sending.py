@@ -51,7 +51,7 @@ def send(order: Order, *, sent_by: float) -> Order:
     if time.monotonic() > sent_by:
         return _lost(order, "The process was too slow to send it; the resolver takes it over.")
     state = trading.current(order.account_id)
-    if why := _barred(order, state):
+    if why := barred(order, state):
         return _held_back(order, why)
     try:
         return _sent(order)
@@ -60,7 +60,7 @@ def send(order: Order, *, sent_by: float) -> Order:
             judge_outcomes(order.account_id)
 
 
-def _barred(order: Order, state: TradingState) -> str:
+def barred(order: Order, state: TradingState) -> str:
     """Why an order that was judged a moment ago must not be sent any more; empty when it may."""
     if state.state == ACTIVE or state.probe == order.pk:
         return ""

@@ -14,6 +14,7 @@ from ordinis.broker import transport
 from risk import exchange, figures
 from risk.limits import change
 from tests.flushing import flush
+from tests.open_desk import widen
 from tests.simulator_server import SimulatorServer
 from tests.waiting import until
 
@@ -68,23 +69,10 @@ def api(strategy: Strategy) -> Api:
     return Api(secret)
 
 
-# Tests that are not about these limits are not to be held up by them.
-_WIDE = {
-    "max_positions": 1000,
-    "max_position_pct": 600,
-    "max_exposure_pct": 600,
-    "max_sector_pct": 600,
-    "max_orders_per_minute": 100_000,
-    "breaker_error_rate_pct": 100,
-    "breaker_consecutive_failures": 1000,
-    "breaker_min_buying_power": 0,
-}
-
-
 @pytest.fixture
 def wide_limits(account: BrokerAccount) -> None:
     """Positions, exposure, rates and the breaker are limited as little as may be."""
-    change(account=account, strategy=None, values=_WIDE, reason="Not what is tested.", actor="test")
+    widen(account)
 
 
 @pytest.fixture

@@ -112,7 +112,8 @@ def test_a_spent_limit_for_quotes_holds_back_no_trading_request(
 def test_a_spent_limit_for_trading_holds_back_no_quote(
     sim: SimulatorServer, broker: AlpacaBroker
 ) -> None:
-    sim.post("/sim/faults", {"kind": "rate_limited", "path": "/v2/account"})
+    # Also in the next minute, should this one end just now.
+    sim.post("/sim/faults", {"kind": "rate_limited", "path": "/v2/account", "count": None})
     with pytest.raises(BrokerUnavailable):
         broker.account()
 

@@ -22,6 +22,7 @@ from reconciliation.run import reconcile
 from risk.figures import database_now
 from tests import other_process
 from tests.conftest import hold, quote
+from tests.open_desk import let_all_pass
 from tests.simulator_server import SimulatorServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -78,6 +79,7 @@ def test_a_desk_killed_there_comes_back_with_nothing_lost_and_nothing_twice(
         ("AAPL", "230"),
     ):
         quote(sim, symbol, price)
+    let_all_pass(account)
     reconcile(account)
     _, token = ApiToken.issue(strategy, SCOPES)
 

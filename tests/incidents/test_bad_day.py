@@ -23,6 +23,7 @@ from positions.models import Position
 from reconciliation.run import reconcile
 from tests.conftest import Api
 from tests.listening import Listening
+from tests.open_desk import let_all_pass
 from tests.simulator_server import SimulatorServer
 from tests.waiting import until
 
@@ -38,6 +39,7 @@ def test_after_a_bad_day_every_order_is_definite_and_the_book_is_the_brokers(
     sim: SimulatorServer, account: BrokerAccount, api: Api, settings: LazySettings, seed: int
 ) -> None:
     settings.BROKER_TIMEOUT = 1
+    let_all_pass(account)
     reconcile(account)
     sim.post("/sim/price", {"hold": False})
     # On the first day the broker tells its request limit, so that a lying 429 stops everything for

@@ -38,6 +38,7 @@ from reconciliation.run import reconcile
 from risk.figures import database_now
 from tests.conftest import Api, quote
 from tests.crashes.test_failpoints import FAILPOINTS
+from tests.open_desk import let_all_pass
 from tests.simulator_server import SimulatorServer
 
 SYMBOLS = ("KO", "TSLA")
@@ -83,6 +84,7 @@ class Desk(RuleBasedStateMachine):
             name="main", broker="simulator", mode="simulated"
         )
         strategy = Strategy.objects.create(account=self.account, name="any")
+        let_all_pass(self.account)
         self.api = Api(ApiToken.issue(strategy, SCOPES)[1])
         reconcile(self.account)
 

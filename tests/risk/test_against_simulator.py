@@ -25,7 +25,8 @@ from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
 from risk.limits import change
 from risk.models import ORDER_TYPES
 from tests import flushing
-from tests.conftest import _WIDE, Api
+from tests.conftest import Api
+from tests.open_desk import WIDE
 from tests.simulator_server import SimulatorServer
 
 CENT, STEP = Decimal("0.01"), Decimal("0.0001")
@@ -163,7 +164,7 @@ class Desk:
             name="main", broker="simulator", mode="simulated"
         )
         limits = {
-            **_WIDE,
+            **WIDE,
             "allow_short": book["allow_short"],
             "allowed_order_types": ",".join(ORDER_TYPES),
             "duplicate_guard": False,

@@ -79,7 +79,7 @@ def failures(count: int, message: str = "the symbol is halted") -> "list[Outcome
     now = database_now()
     return [
         Outcome(
-            at=now - timedelta(milliseconds=number),
+            at=now - timedelta(microseconds=number),
             failed=True,
             order_id=uuid4(),
             funds=is_for_funds(message),
