@@ -440,7 +440,7 @@ def test_a_buy_that_follows_a_sell_waits_on_where_the_desk_begins_to_reduce_mean
     assert [each["body"]["side"] for each in sent(sim)] == ["sell"]
 
 
-def test_a_buy_that_follows_a_sell_and_never_arrived_is_not_sent_again_while_reducing(
+def test_a_buy_that_follows_a_sell_and_never_arrived_waits_on_while_reducing(
     sim: SimulatorServer, api: Api, account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resolver, "_OVER", timedelta(0))
@@ -456,7 +456,24 @@ def test_a_buy_that_follows_a_sell_and_never_arrived_is_not_sent_again_while_red
     for _ in range(3):
         jobs.resolve()
 
-    assert child(parent, "take_profit").attempts == 2
+    assert child(parent, "take_profit").status == "waiting"
+    assert sent(sim) == []
+
+
+def test_a_buy_that_never_arrived_is_given_up_while_reducing(
+    sim: SimulatorServer, api: Api, account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver, "_OVER", timedelta(0))
+    sim.post("/sim/faults", [{"kind": "drop_before", "method": "POST", "path": "/v2/orders"}])
+    lost = api.post("/orders", buy())
+    assert lost.status_code == 202
+    sim.delete("/sim/log")
+    set_state(account, "reducing")
+
+    for _ in range(3):
+        jobs.resolve()
+
+    assert api.get(f"/orders/{lost.json()['id']}").json()["status"] == "failed"
     assert sent(sim) == []
 
 
