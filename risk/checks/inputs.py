@@ -33,7 +33,11 @@ def check(intent: Intent, context: Context) -> Iterator[Finding]:
         "free shares": context.free_qty,
         "committed money": context.committed.money,
         "shares on their way": context.committed.sold(intent.symbol),
-        **{f"value of {symbol}": worth.gross for symbol, worth in context.worth.items()},
+        **{
+            f"value of {symbol}": worth.gross
+            for symbol, worth in context.worth.items()
+            if _is_broken(worth.gross)
+        },
     }
     remedy = "Try again; if it stays, look at the account in the broker's own app."
     yield from _unusable(FIGURES, "The broker's", figures, remedy)
