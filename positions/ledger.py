@@ -10,9 +10,11 @@ from datetime import datetime
 from decimal import Decimal
 
 from django.db import transaction
+from django.db.models import Sum
 from django.db.models.functions import Now
 
-from positions.models import LedgerEntry, Position
+from ordinis.accounts.models import BrokerAccount
+from positions.models import CashEntry, LedgerEntry, Position
 
 PRICE_STEP = Decimal("0.000000001")
 
@@ -44,6 +46,25 @@ def after(held: Holding, qty: Decimal, price: Decimal | None) -> Holding:
     return Holding(total, average.quantize(PRICE_STEP))
 
 
+def after_split(held: Holding, qty: Decimal) -> Holding:
+    """The holding after a split gave (or took) `qty` shares: its cost stays what it was."""
+    total = held.qty + qty
+    if total == 0 or held.average_price is None:
+        return Holding(total, None)
+    return Holding(total, (held.qty * held.average_price / total).quantize(PRICE_STEP))
+
+
+def realized(held: Holding, qty: Decimal, price: Decimal | None) -> Decimal:
+    """Dollars that `qty` shares (signed) at `price` earn over the cost of those they close."""
+    if not held.qty or not qty or (held.qty > 0) == (qty > 0):
+        return Decimal(0)
+    if held.average_price is None or price is None:
+        return Decimal(0)
+    closed = min(abs(held.qty), abs(qty))
+    gained = (price - held.average_price) * (closed if held.qty > 0 else -closed)
+    return gained.quantize(PRICE_STEP)
+
+
 def lock_position(account_id: int, symbol: str) -> Position:
     """The position's row, made where missing, locked until the transaction ends."""
     Position.objects.bulk_create(
@@ -70,9 +91,12 @@ def book(
     Raises IntegrityError when this cause was booked before.
     """
     assert transaction.get_connection().in_atomic_block, "the position must be locked"
-    held = after(Holding(position.qty, position.average_price), qty, price)
+    before = Holding(position.qty, position.average_price)
+    split = kind == LedgerEntry.Kind.SPLIT
+    held = after_split(before, qty) if split else after(before, qty, price)
     if average_price is not None and held.qty:
         held = Holding(held.qty, average_price)
+    profit = Decimal(0) if split else realized(before, qty, price)
     position.ledger_version += 1
     entry = LedgerEntry.objects.create(
         account_id=position.account_id,
@@ -85,8 +109,12 @@ def book(
         price=price,
         qty_after=held.qty,
         average_price_after=held.average_price,
+        realized_profit=profit,
         occurred_at=occurred_at,
     )
+    position.realized_profit += profit
+    if kind == LedgerEntry.Kind.FILL and price is not None:
+        position.cash_flow -= (qty * price).quantize(PRICE_STEP)
     position.qty, position.average_price = held.qty, held.average_price
     position.status = Position.Status.OPEN if held.qty else Position.Status.CLOSED
     position.closed_reason = "" if held.qty else closed_reason
@@ -98,7 +126,37 @@ def book(
             "status",
             "closed_reason",
             "ledger_version",
+            "realized_profit",
+            "cash_flow",
             "updated_at",
         )
     )
     return entry
+
+
+def book_cash(
+    account: BrokerAccount,
+    *,
+    kind: CashEntry.Kind,
+    cause: str,
+    amount: Decimal,
+    occurred_at: datetime,
+    words: str = "",
+) -> CashEntry:
+    """Books dollars that moved otherwise than by a fill of ours, with the account locked.
+
+    Raises IntegrityError when this cause was booked before.
+    """
+    assert transaction.get_connection().in_atomic_block, "the account must be locked"
+    return CashEntry.objects.create(
+        account=account, kind=kind, cause=cause, amount=amount, occurred_at=occurred_at, words=words
+    )
+
+
+def cash_of(account_id: int) -> Decimal | None:
+    """The dollars that should be there by our own books; None before the book was opened."""
+    entries = CashEntry.objects.filter(account=account_id).aggregate(total=Sum("amount"))["total"]
+    if entries is None:
+        return None
+    flows = Position.objects.filter(account=account_id).aggregate(total=Sum("cash_flow"))["total"]
+    return Decimal(entries + (flows or 0))

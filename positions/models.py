@@ -85,7 +85,13 @@ class Position(models.Model):
     closed_reason = models.CharField(max_length=20, choices=ClosedReason.choices, blank=True)
     # The number of the latest ledger entry: what a correction compares before it is applied.
     ledger_version = models.PositiveIntegerField(default=0)
+    # Dollars, the sums over its ledger: what sales have earned over their cost, and what its fills
+    # paid (negative) or brought in.
+    realized_profit = models.DecimalField(max_digits=24, decimal_places=9, default=Decimal(0))
+    cash_flow = models.DecimalField(max_digits=24, decimal_places=9, default=Decimal(0))
     updated_at = models.DateTimeField(db_default=Now())
+    # When this one position was last compared with the broker by itself (database clock).
+    compared_at = models.DateTimeField(null=True)
     # The broker's, as of broker_as_of (the moment it was asked).
     broker_qty = models.DecimalField(max_digits=20, decimal_places=9, default=Decimal(0))
     broker_qty_available = models.DecimalField(max_digits=20, decimal_places=9, default=Decimal(0))
@@ -128,11 +134,13 @@ class LedgerEntry(models.Model):
         OPENING = "opening", "Opening"
         FILL = "fill", "Fill"
         CORRECTION = "correction", "Correction"
+        SPLIT = "split", "Split"
+        CORPORATE_ACTION = "corporate_action", "Other corporate action"
 
     account = models.ForeignKey(BrokerAccount, models.PROTECT, related_name="ledger")
     position = models.ForeignKey(Position, models.PROTECT, related_name="ledger")
     seq = models.PositiveIntegerField(help_text="1, 2, 3 … within the position.")
-    kind = models.CharField(max_length=12, choices=Kind.choices)
+    kind = models.CharField(max_length=16, choices=Kind.choices)
     cause = models.CharField(
         max_length=120, help_text="What made it: an order, a correction, the opening."
     )
@@ -141,6 +149,8 @@ class LedgerEntry(models.Model):
     price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
     qty_after = models.DecimalField(max_digits=20, decimal_places=9)
     average_price_after = models.DecimalField(max_digits=20, decimal_places=9, null=True)
+    # Dollars earned over cost by the shares that this entry takes away; 0 where a price is unknown.
+    realized_profit = models.DecimalField(max_digits=24, decimal_places=9, default=Decimal(0))
     occurred_at = models.DateTimeField(help_text="When it happened at the broker.")
     recorded_at = models.DateTimeField(db_default=Now())
 
@@ -152,8 +162,47 @@ class LedgerEntry(models.Model):
             models.UniqueConstraint(
                 fields=("account", "kind", "cause"), name="ledger_cause_booked_once"
             ),
-            models.CheckConstraint(condition=~Q(qty=0), name="ledger_entry_moves_something"),
+            # A correction of the average price alone moves no shares.
+            models.CheckConstraint(
+                condition=~Q(qty=0) | Q(kind="correction"), name="ledger_entry_moves_something"
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.position} {self.seq}: {self.qty:+f}"
+
+
+class CashEntry(models.Model):
+    """Dollars that came or went otherwise than by our own fills. Append-only.
+
+    The cash of the book is the sum of these and of what fills paid and brought in
+    (`Position.cash_flow`).
+    """
+
+    class Kind(models.TextChoices):
+        OPENING = "opening", "Opening"
+        EXTERNAL_TRADE = "external_trade", "Trade made outside Ordinis"
+        ACTIVITY = "activity", "Dividend, fee, deposit or other activity"
+        CORRECTION = "correction", "Correction"
+
+    account = models.ForeignKey(BrokerAccount, models.PROTECT, related_name="cash_entries")
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    cause = models.CharField(max_length=120, help_text="What made it: an activity, a correction.")
+    amount = models.DecimalField(
+        max_digits=24, decimal_places=9, help_text="Dollars, negative when they went."
+    )
+    words = models.TextField(blank=True, help_text="The broker's own words on it.")
+    occurred_at = models.DateTimeField(help_text="When it happened at the broker.")
+    recorded_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ("-occurred_at", "-pk")
+        verbose_name_plural = "cash entries"
+        constraints = [
+            models.UniqueConstraint(
+                fields=("account", "kind", "cause"), name="cash_cause_booked_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.amount:+f}"

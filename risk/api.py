@@ -44,6 +44,9 @@ class LimitsOut(Schema):
     loosening_needs_approval: bool
     dependents_activation: str
     reconcile_mode: str
+    auto_correct_max_value: str
+    auto_correct_max_qty: str
+    drift_alert_value: str
 
 
 @router.get("/risk/limits", auth=Scope("read"), response=LimitsOut, summary="Limits in force")

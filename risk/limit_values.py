@@ -52,6 +52,9 @@ class Limits:
     loosening_needs_approval: bool = False
     dependents_activation: str = RiskLimits.DependentsActivation.AT_END
     reconcile_mode: str = RiskLimits.ReconcileMode.MANUAL
+    auto_correct_max_value: Decimal = Decimal(100)
+    auto_correct_max_qty: Decimal = Decimal(1)
+    drift_alert_value: Decimal = Decimal(100)
     # Not a key: the account's own value of max_orders_per_minute, which counts for all of its
     # strategies together.
     account_orders_per_minute: int = 60
@@ -97,6 +100,9 @@ _YES_OR_NO: Final = frozenset(
 ACCOUNT_ONLY: Final = frozenset(
     {
         "reconcile_mode",
+        "auto_correct_max_value",
+        "auto_correct_max_qty",
+        "drift_alert_value",
         "dependents_activation",
         "loosening_needs_approval",
         *(key for key in KEYS if key.startswith("breaker_")),

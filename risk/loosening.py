@@ -9,6 +9,7 @@ from risk.limit_values import KEYS, Limits
 from risk.models import RiskLimits
 
 _OFF: Final = RiskLimits.ReconcileMode.OFF
+_AUTOMATIC: Final = RiskLimits.ReconcileMode.AUTOMATIC
 
 
 def _higher(before: Any, after: Any) -> bool:
@@ -45,8 +46,9 @@ def _differs(before: Any, after: Any) -> bool:
     return bool(before != after)
 
 
-def _unwatched(before: str, after: str) -> bool:
-    return after == _OFF and before != _OFF
+def _less_watched(before: str, after: str) -> bool:
+    """Off sees nothing; automatic changes the book without a person."""
+    return before != after and after in (_OFF, _AUTOMATIC)
 
 
 LOOSENS: Final[dict[str, Callable[[Any, Any], bool]]] = {
@@ -75,7 +77,10 @@ LOOSENS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "breaker_cooldown_seconds": _lower,
     "max_slippage_pct": _higher,
     "loosening_needs_approval": _off,
-    "reconcile_mode": _unwatched,
+    "reconcile_mode": _less_watched,
+    "auto_correct_max_value": _higher,
+    "auto_correct_max_qty": _higher,
+    "drift_alert_value": _higher,
 }
 # What is a way to trade and no limit: neither side of it is the looser one.
 NEITHER: Final = frozenset({"offset_mode", "buy_offset", "sell_offset", "dependents_activation"})

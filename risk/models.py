@@ -79,6 +79,7 @@ class RiskLimits(models.Model):
         OFF = "off", "Off: the account is not watched"
         READ_ONLY = "read_only", "Read only: differences are reported"
         MANUAL = "manual", "Manual: corrections wait for a person"
+        AUTOMATIC = "automatic", "Automatic: small ones are made by themselves, others wait"
 
     class Status(models.TextChoices):
         APPROVED = "approved", "In order"
@@ -218,6 +219,17 @@ class RiskLimits(models.Model):
         choices=ReconcileMode.choices,
         blank=True,
         help_text="What happens when the book and the broker differ (account only).",
+    )
+    auto_correct_max_value = _amount(
+        "In the mode automatic: the most dollars that a correction may be worth which nobody "
+        "decides (account only)."
+    )
+    auto_correct_max_qty = _amount(
+        "In the mode automatic: the most shares that it may move (account only).", places=9
+    )
+    drift_alert_value = _amount(
+        "A difference of more dollars than this alerts; ten times as much is to act on "
+        "(account only)."
     )
 
     # When it holds: from starts_at on; a temporary one ends by itself.

@@ -39,12 +39,27 @@ GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
         ),
     ),
     ("Prices", ("offset_mode", "buy_offset", "sell_offset", "max_slippage_pct")),
-    ("Reconciliation", ("reconcile_mode",)),
+    (
+        "Reconciliation",
+        (
+            "reconcile_mode",
+            "auto_correct_max_value",
+            "auto_correct_max_qty",
+            "drift_alert_value",
+        ),
+    ),
     ("Second person", ("loosening_needs_approval",)),
 )
 _OFFSETS: Final = ("buy_offset", "sell_offset")
-_DOLLARS: Final = ("max_order_notional", "breaker_min_buying_power")
-_UNITS: Final = {"max_order_qty": "shares", "max_orders_per_minute": "a minute"}
+_DOLLARS: Final = (
+    *("max_order_notional", "breaker_min_buying_power"),
+    *("auto_correct_max_value", "drift_alert_value"),
+)
+_UNITS: Final = {
+    "max_order_qty": "shares",
+    "auto_correct_max_qty": "shares",
+    "max_orders_per_minute": "a minute",
+}
 
 
 def label(key: str) -> str:

@@ -1,4 +1,4 @@
-"""The ledger and the changes of sectors are append-only: the database itself refuses update and delete.
+"""The ledgers of shares and cash and the changes of sectors are append-only: the database itself refuses update and delete.
 
 The error code is an integrity violation, so that Django raises IntegrityError.
 """
@@ -13,11 +13,14 @@ BEGIN
 END $$;
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON positions_ledgerentry
     FOR EACH ROW EXECUTE FUNCTION ordinis_append_only();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON positions_cashentry
+    FOR EACH ROW EXECUTE FUNCTION ordinis_append_only();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON positions_sectorchange
     FOR EACH ROW EXECUTE FUNCTION ordinis_append_only();
 """
 BACKWARD = """
 DROP TRIGGER append_only ON positions_sectorchange;
+DROP TRIGGER append_only ON positions_cashentry;
 DROP TRIGGER append_only ON positions_ledgerentry;
 DROP FUNCTION ordinis_append_only();
 """

@@ -1,0 +1,34 @@
+"""The history of breaks: every step of one is a row, written with the step itself.
+
+Called inside the transaction that makes the step, with the account locked.
+"""
+
+from datetime import datetime
+
+from ordinis.alerts.models import end_alert
+from reconciliation.models import OF_POSITIONS, Break, BreakEvent
+
+What = BreakEvent.What
+
+
+def note(
+    row: Break, what: BreakEvent.What, *, at: datetime, actor: str = "Ordinis", text: str = ""
+) -> BreakEvent:
+    """Adds a step to a break's history."""
+    return BreakEvent.objects.create(subject=row, what=what, at=at, actor=actor, text=text)
+
+
+def end(
+    row: Break, status: Break.Status, *, at: datetime, actor: str = "Ordinis", text: str = ""
+) -> None:
+    """Closes a break as healed or resolved, and the alert that it raised."""
+    row.status, row.ended_at = status, at
+    row.save(update_fields=("status", "ended_at"))
+    healed = status == Break.Status.HEALED
+    note(row, What.HEALED if healed else What.RESOLVED, at=at, actor=actor, text=text)
+    end_alert(row.account_id, code=f"break_{row.kind}", subject=alert_subject(row))
+
+
+def alert_subject(row: Break) -> str:
+    """What a break's alert is about: the symbol of a position, else the break's own subject."""
+    return row.symbol if row.kind in OF_POSITIONS else row.subject
