@@ -1,17 +1,29 @@
 """Turns reports into fills: each share is booked once, at the price it changed hands for.
 
-Called only by the door (`orders.lifecycle`), with the order's row locked.
+A fill that became known only after the broker's figures were taken over, though it had happened
+before, is in them already: it is booked and reversed at once. What a trade brings back that our
+book had never let go is booked with what had left. Called only by the door (`orders.lifecycle`),
+with the order's row locked.
 """
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Final
+
+from django.db.models import BooleanField, ExpressionWrapper, OuterRef, Q, Subquery
 
 from orders.models import Fill, Order
+from ordinis.accounts.models import OPERATOR
 from ordinis.broker.port import ExecutionReport, OrderReport
 from ordinis.numbers import plain
-from positions.ledger import PRICE_STEP, book, lock_position
-from positions.models import LedgerEntry
+from positions.ledger import PRICE_STEP, book, book_cash, lock_position
+from positions.models import CashEntry, LedgerEntry, Position
+
+# How the client order ids of a person's trades begin that bring the broker to what our book says.
+RESTORING: Final = "restore-"
 
 
 def advance(order: Order, report: OrderReport, chain: Sequence[Order]) -> list[Fill]:
@@ -99,6 +111,9 @@ def _book(
     execution_id: str | None = None,
 ) -> Fill:
     position = lock_position(order.account_id, order.symbol)
+    before, since = copy(position), _since(order, position)
+    if since.restores:
+        _book_what_it_restores(order, position, qty, occurred_at)
     entry = book(
         position,
         kind=LedgerEntry.Kind.FILL,
@@ -109,6 +124,7 @@ def _book(
         occurred_at=occurred_at,
         strategy_id=order.strategy_id,
     )
+    _reverse_what_was_taken_over(order, position, entry, before, since)
     fill = Fill.objects.create(
         order=order,
         account_id=order.account_id,
@@ -123,6 +139,85 @@ def _book(
     order.filled_qty += qty
     order.average_fill_price = (cost / order.filled_qty).quantize(PRICE_STEP)
     return fill
+
+
+_SHARES = (LedgerEntry.Kind.OPENING, LedgerEntry.Kind.CORRECTION, LedgerEntry.Kind.SPLIT)
+_MONEY = (CashEntry.Kind.OPENING, CashEntry.Kind.CORRECTION)
+_RESTORED = "/restored"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Since:
+    """What happened since an order was made: when the broker's shares of the symbol, and its cash,
+    were last taken over (database clock); whether it restores what the book says all the same."""
+
+    shares_at: datetime | None
+    money_at: datetime | None
+    restores: bool
+
+
+def _since(order: Order, position: Position) -> _Since:
+    """One query. What was taken over before an order was made contains no fill of it."""
+    shares = LedgerEntry.objects.filter(
+        position=position, kind__in=_SHARES, occurred_at__gt=order.created_at
+    ).exclude(Q(qty=0) | Q(cause__endswith=_RESTORED))  # no shares of the broker's
+    money = CashEntry.objects.filter(
+        account=OuterRef("account"), kind__in=_MONEY, occurred_at__gt=order.created_at
+    )
+    shares_at, money_at, restores = (
+        Order.objects.filter(pk=order.chain)
+        .values_list(
+            Subquery(shares.order_by("-occurred_at").values("occurred_at")[:1]),
+            Subquery(money.order_by("-occurred_at").values("occurred_at")[:1]),
+            ExpressionWrapper(
+                Q(strategy__name=OPERATOR, client_order_id__startswith=RESTORING), BooleanField()
+            ),
+        )
+        .get()
+    )
+    return _Since(shares_at=shares_at, money_at=money_at, restores=restores and not shares_at)
+
+
+def _book_what_it_restores(order: Order, position: Position, qty: Decimal, at: datetime) -> None:
+    """The shares that had left (or come) outside, and which this fill brings back: the book never
+    let them go, and must not have them twice."""
+    book(
+        position,
+        kind=LedgerEntry.Kind.CORRECTION,
+        cause=f"{order.pk}/{position.ledger_version + 2}{_RESTORED}",
+        qty=-order.signed * qty,
+        price=None,
+        occurred_at=at,
+        closed_reason=Position.ClosedReason.EXTERNALLY,
+    )
+
+
+def _reverse_what_was_taken_over(
+    order: Order, position: Position, fill: LedgerEntry, before: Position, since: _Since
+) -> None:
+    """Takes a fill back, of the shares and of the cash, where the broker's figures were taken over
+    after it had happened. Where they had lagged behind it, the next comparison finds that."""
+    cause = f"{order.pk}/{fill.seq}/reversed"
+    if since.shares_at is not None and fill.occurred_at < since.shares_at:
+        book(
+            position,
+            kind=LedgerEntry.Kind.CORRECTION,
+            cause=cause,
+            qty=-fill.qty,
+            price=None,  # it earns nothing: what the fill earned stays
+            average_price=before.average_price,
+            occurred_at=fill.occurred_at,
+            closed_reason=Position.ClosedReason(before.closed_reason or "corrected"),
+        )
+    if since.money_at is not None and fill.occurred_at < since.money_at:
+        book_cash(
+            order.account,
+            kind=CashEntry.Kind.CORRECTION,
+            cause=cause,
+            amount=(fill.qty * (fill.price or Decimal(0))).quantize(PRICE_STEP),
+            occurred_at=fill.occurred_at,
+            words="It was in the cash already that was taken over from the broker.",
+        )
 
 
 def _recognise(

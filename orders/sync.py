@@ -5,8 +5,10 @@ An absence is only concluded from a complete list, and then looked up order by o
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 
 from django.db import OperationalError, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -23,8 +25,8 @@ from ordinis.broker.errors import BrokerRefused, BrokerUnavailable
 from ordinis.broker.port import Broker, OrderReport, PositionReport
 from ordinis.failpoints import failpoint
 from positions import broker_view
-from positions.ledger import book, lock_position
-from positions.models import LedgerEntry
+from positions.ledger import book, book_cash, lock_position
+from positions.models import CashEntry, LedgerEntry
 from risk import figures
 
 log = logging.getLogger("ordinis.orders")
@@ -50,12 +52,30 @@ def take_in(account: BrokerAccount, report: OrderReport, source: Source) -> Orde
     return None if order is None else _observe(order, report, source)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polled:
+    """What a poll read: the broker's open orders, and which of ours it looked up and does not
+    know; whether all could be read, and why not. `asked_at` is the database's time of asking."""
+
+    orders: tuple[OrderReport, ...]
+    missing: frozenset[str]
+    complete: bool
+    reason: str
+    asked_at: datetime
+
+
 def poll(account: BrokerAccount, source: Source = Source.POLL) -> bool:
     """Brings every open order up to date; whether all could be read.
 
     Raises BrokerUnavailable or BrokerRefused when the list can't be read at all.
     """
+    return read_orders(account, source).complete
+
+
+def read_orders(account: BrokerAccount, source: Source = Source.POLL) -> Polled:
+    """`poll`, with what was read."""
     broker = broker_for(account)
+    asked_at = figures.database_now()
     # Ours first: an order sent after this is not missed for being absent from the list.
     ours = {order.pk: order for order in _open_at_broker(account)}
     theirs = broker.open_orders()
@@ -69,11 +89,24 @@ def poll(account: BrokerAccount, source: Source = Source.POLL) -> bool:
         ours.pop(order.pk, None)
         if (report.status, report.filled_qty) != (order.status, order.filled_qty):
             _observe(order, report, source)
-    if not theirs.complete:
-        return False
-    # Open here, not open there: each is asked for by its id, until one can't be read. Behind a
-    # broker that stalls the others would only wait in turn.
-    return all(_look_up(broker, order, source) for order in ours.values())
+    missing: set[str] = set()
+    unread = "" if theirs.complete else theirs.reason or "The list of open orders is incomplete."
+    for order in ours.values() if theirs.complete else ():
+        # Open here, not open there: each is asked for by its id, until one can't be read. Behind
+        # a broker that stalls the others would only wait in turn.
+        found = _look_up(broker, order, source)
+        if found is None:
+            unread = f"Order {order.client_order_id} could not be read."
+            break
+        if found is _MISSING:
+            missing.add(order.broker_order_id or "")
+    return Polled(
+        orders=theirs.items,
+        missing=frozenset(missing),
+        complete=not unread,
+        reason=unread,
+        asked_at=asked_at,
+    )
 
 
 def _known(account: BrokerAccount, reports: Iterable[OrderReport]) -> dict[str, Order]:
@@ -105,7 +138,7 @@ def look_up(order: Order, source: Source = Source.POLL) -> Order:
         read = _look_up(broker_for(order.account), order, source)
     except BrokerRefused as error:
         raise OrderStatusError("broker_refused", error.message) from error
-    if not read:
+    if read is None:
         raise OrderStatusError(
             "broker_unavailable",
             f"The broker could not be asked for {order.client_order_id}. Its last known status "
@@ -114,14 +147,23 @@ def look_up(order: Order, source: Source = Source.POLL) -> Order:
     return Order.objects.select_related("account", "strategy").get(pk=order.pk)
 
 
-def _look_up(broker: Broker, order: Order, source: Source) -> bool:
+class _LookedUp(Enum):
+    FOUND = "found"
+    MISSING = "missing"
+
+
+_FOUND, _MISSING = _LookedUp.FOUND, _LookedUp.MISSING
+
+
+def _look_up(broker: Broker, order: Order, source: Source) -> _LookedUp | None:
+    """None: it could not be asked for."""
     assert order.broker_order_id is not None, "it was acknowledged"
     try:
         with about(order):
             found = broker.order(order.broker_order_id)
     except BrokerUnavailable as error:
         log.warning("order not read", extra={"order": str(order.pk), "error": error.message})
-        return False
+        return None
     if found is None:
         raise_alert(
             account_id=order.account_id,
@@ -133,14 +175,14 @@ def _look_up(broker: Broker, order: Order, source: Source) -> bool:
                 "no longer knows it. Look it up in the broker's own app."
             ),
         )
-        return True
+        return _MISSING
     _observe(order, found, source)
     if (
         found.replaced_by
         and not order.replacements.filter(broker_order_id=found.replaced_by).exists()
     ):
         _follow(broker, order, found.replaced_by, source)
-    return True
+    return _FOUND
 
 
 def _follow(broker: Broker, order: Order, successor_id: str, source: Source) -> None:
@@ -199,7 +241,14 @@ def ensure_open_book(account: BrokerAccount) -> None:
         if locked.opened_at is None:
             for report in read.positions.values():
                 _book_opening(locked, report)
-            locked.opened_at = datetime.now(UTC)
+            book_cash(
+                locked,
+                kind=CashEntry.Kind.OPENING,
+                cause="opening",
+                amount=read.account.cash,
+                occurred_at=read.asked_at,
+            )
+            locked.opened_at = read.asked_at
             locked.account_number = read.account.account_number
             locked.books_as_of = read.asked_at
             _refuse_a_second_book(locked)

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
-from django.db.models import DecimalField, F, Q, Sum
+from django.db.models import DecimalField, F, Q, QuerySet, Sum
 
 from orders import statuses
 from orders.models import Fill, Order
@@ -42,14 +42,9 @@ class WorkingOrders:
     def of(cls, account_id: int, asked_at: datetime) -> "WorkingOrders":
         """All that are open at the broker, or may be, and those that a snapshot may lack; and what
         has filled since. Two queries. The leg of an OCO pair holds the shares of its order."""
-        rows = Order.objects.filter(
-            Q(acknowledged_at__gt=asked_at - MARGIN) | ~Q(status__in=sorted(statuses.CLOSED)),
-            account_id=account_id,
-            leg_of=None,
-        ).exclude(status__in=sorted(statuses.UNSENT))
         return cls(
             account_id,
-            list(rows.order_by().values(*_COLUMNS)),
+            list(_counted(account_id, asked_at).values(*_COLUMNS)),
             asked_at,
             _filled_since(account_id, asked_at),
         )
@@ -130,6 +125,25 @@ class WorkingOrders:
 def commits_beyond(account_id: int, asked_at: datetime) -> Committed:
     """What orders commit beyond the figures of a snapshot."""
     return WorkingOrders.of(account_id, asked_at).committed
+
+
+def commits_beyond_of_all(asked_at: Mapping[int, datetime]) -> dict[int, Committed]:
+    """The same for many accounts by their keys, each with its own moment: one query."""
+    each = [_counted(key, at).values("account_id", *_COLUMNS) for key, at in asked_at.items()]
+    rows = each[0].union(*each[1:], all=True) if each else []
+    found: dict[int, list[Commitment]] = {key: [] for key in asked_at}
+    for row in rows:
+        found[row["account_id"]].append(commitment(row))
+    return {key: committed(mine, asked_at[key], MARGIN) for key, mine in found.items()}
+
+
+def _counted(account_id: int, asked_at: datetime) -> QuerySet[Order]:
+    rows = Order.objects.filter(
+        Q(acknowledged_at__gt=asked_at - MARGIN) | ~Q(status__in=sorted(statuses.CLOSED)),
+        account_id=account_id,
+        leg_of=None,
+    )
+    return rows.exclude(status__in=sorted(statuses.UNSENT)).order_by()
 
 
 def price_of(row: dict[str, Any]) -> Decimal:

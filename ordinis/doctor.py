@@ -3,7 +3,6 @@
 Reads only, at the broker too. A line that can't be checked because an earlier one fails says so.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,8 @@ from django_q.models import OrmQ
 from orders.selftest import last_selftest, silent
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
+from ordinis.alerts.channels import configured
+from ordinis.alerts.models import AlertChannel
 from ordinis.broker.errors import BrokerError, NotSent
 from ordinis.broker.port import Broker
 from ordinis.health import Failure, books, processes
@@ -85,14 +86,30 @@ def _database() -> Iterator[Finding]:
 
 
 def _alert_channels() -> Finding:
-    if os.environ.get("ORDINIS_ALERT_URLS"):
-        return Finding(
-            "alert channels",
-            "warning",
-            "ORDINIS_ALERT_URLS is set, but this version sends alerts nowhere",
-            "Keep the console's Today page open: every alert is shown there.",
-        )
-    return Finding("alert channels", "ok", "alerts are shown in the console")
+    check, configuration = "alert channels", configured()
+    if configuration.faults:
+        why = " ".join(configuration.faults.values())
+        return Finding(check, "fail", f"not all can be used. {why}", "Then run test_alert.")
+    if not configuration.channels:
+        return Finding(check, "ok", "none is set up: alerts are shown in the console")
+    rows = {row.name: row for row in AlertChannel.objects.filter(name__in=configuration.names)}
+    words = "; ".join(_channel(name, rows.get(name)) for name in configuration.names)
+    failing = [name for name in rows if rows[name].failures]
+    if failing:
+        dead = any(row.failures >= settings.ALERT_CHANNEL_DEAD_AFTER for row in rows.values())
+        advice = f"Check the address and the service of {', '.join(failing)}, then run test_alert."
+        return Finding(check, "fail" if dead else "warning", words, advice)
+    return Finding(check, "ok", words)
+
+
+def _channel(name: str, row: AlertChannel | None) -> str:
+    if row is None or (row.last_sent_at is None and not row.failures):
+        return f"{name}: nothing was sent yet"
+    worked = f"{row.last_sent_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if row.last_sent_at else ""
+    last = f"last worked on {worked}" if worked else "never worked"
+    if not row.failures:
+        return f"{name}: {last}"
+    return f"{name}: the last {row.failures} messages failed, {last} ({row.last_error})"
 
 
 def _queue() -> Iterator[Finding]:

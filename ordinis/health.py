@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
-from django.conf import settings
 from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -80,12 +79,11 @@ def processes() -> Iterator[Failure]:
 def books() -> Iterator[Failure]:
     """Every account that is watched was compared with the broker not long ago."""
     now = database_now()
-    too_old = timedelta(seconds=3 * settings.RECONCILE_SECONDS)
     for account in BrokerAccount.served():
         if in_force(account.pk).reconcile_mode == RiskLimits.ReconcileMode.OFF:
             continue
         last = latest_complete(account.pk)
-        if last is None or now - last > too_old:
+        if last is None or now - last > 3 * account.cadence:
             since = f"since {last:%H:%M:%S %Z}" if last else "yet"
             yield Failure(
                 "broker_sync",

@@ -27,6 +27,8 @@ _SECRET_NAMES = (
     "SECRET_KEY",
     "DATABASE_URL",
     "REDIS_URL",
+    "ORDINIS_ALERT_URLS",
+    "ORDINIS_HEARTBEAT_URL",
 )
 _TOKEN = re.compile(r"\bord_[A-Za-z0-9_-]{8,}")
 

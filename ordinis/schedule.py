@@ -52,9 +52,17 @@ JOBS = (
     Job("poll", "orders.jobs.poll", every=settings.POLL_SECONDS),
     Job("reconcile", "reconciliation.jobs.reconcile", every=settings.RECONCILE_SECONDS),
     Job("second_look", "reconciliation.jobs.second_look", every=5),
+    Job("after_orders", "reconciliation.jobs.after_orders", every=2),
     Job("calendar", "risk.jobs.calendar", every=3600),
     Job("forget", "orders.jobs.forget", every=3600),
     Job("expire", "reconciliation.jobs.expire", every=60),
+    Job("daily", "reconciliation.jobs.daily", every=60),
+    Job("escalate", "reconciliation.jobs.escalate", every=60),
+    Job("trade", "reconciliation.jobs.trade", every=10),
+    Job("forget_evidence", "reconciliation.jobs.forget", every=3600),
+    Job("tell", "ordinis.alerts.jobs.tell", every=2),
+    Job("silence", "ordinis.alerts.silence.look_at_stream", every=10),
+    Job("heartbeat", "ordinis.heartbeat_out.call", every=60),
 )
 
 

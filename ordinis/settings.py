@@ -30,14 +30,14 @@ def _flag(name: str, default: bool) -> bool:
     raise ImproperlyConfigured(f"{name} is {value!r}; write yes or no.")
 
 
-def _seconds(name: str, default: float) -> float:
+def _seconds(name: str, default: float, *, unit: str = "seconds") -> float:
     text = os.environ.get(name, "").strip() or str(default)
     try:
         value = float(text)
     except ValueError:
         value = -1
     if not 0 < value < 86_400:
-        raise ImproperlyConfigured(f"{name} is {text!r}; write a number of seconds above 0.")
+        raise ImproperlyConfigured(f"{name} is {text!r}; write a number of {unit} above 0.")
     return value
 
 
@@ -128,6 +128,11 @@ RESEND_MAX_AGE = 60.0
 # A difference between book and broker is looked at again after this long before it is a break.
 SECOND_LOOK_SECONDS = 10.0
 CORRECTION_EXPIRES_HOURS = 24
+# How long the broker's raw answers are kept that comparisons rest on.
+EVIDENCE_DAYS = _seconds("ORDINIS_EVIDENCE_DAYS", 14, unit="days")
+# An open break that nobody sees to, or that outlasts its acknowledgement, escalates after this long.
+BREAK_ESCALATES_CRITICAL_MINUTES = 15
+BREAK_ESCALATES_WARNING_MINUTES = 240
 STREAM_MESSAGE_DAYS = 14  # how long the stream's messages are kept
 # A stream whose other end has gone silent is given up after the two together, in seconds.
 STREAM_PING_INTERVAL = 3.0
@@ -135,6 +140,27 @@ STREAM_PING_TIMEOUT = 6.0
 # The broker's history of events counts as read to its end when nothing came for so long.
 STREAM_QUIET_SECONDS = 1.0
 STREAM_DOWN_SECONDS = 15.0  # after which a stream that is down is an alert
+
+# --- Alerts ---------------------------------------------------------------------------------
+# Addresses carry tokens: ORDINIS_ALERT_URLS and ORDINIS_HEARTBEAT_URL are read where they are used.
+
+ALERT_RULES = os.environ.get("ORDINIS_ALERT_RULES", "")
+# A problem that stands is told again after this long, in minutes.
+ALERT_REPEAT_MINUTES = _seconds("ORDINIS_ALERT_REPEAT_MINUTES", 240, unit="minutes")
+ALERT_REPEAT_MINUTES_CRITICAL = _seconds(
+    "ORDINIS_ALERT_REPEAT_MINUTES_CRITICAL", 60, unit="minutes"
+)
+# A warning that comes back sooner than this after it was told waits to see whether it stays.
+ALERT_QUIET_MINUTES = 10
+# What is due on a channel within this time goes into one message.
+ALERT_BATCH_SECONDS = _seconds("ORDINIS_ALERT_BATCH_SECONDS", 5)
+# The console's address for people, for links in messages; empty: no links.
+CONSOLE_URL = os.environ.get("ORDINIS_CONSOLE_URL", "").rstrip("/")
+ALERT_RUN_SECONDS = 10.0  # the longest a run waits for its channels
+ALERT_BACKOFF = (10.0, 60.0, 300.0, 900.0)  # seconds until a channel that failed is tried again
+ALERT_ATTEMPTS = 10  # after which a message has failed for good
+ALERT_CHANNEL_DEAD_AFTER = 3  # failures in a row
+PROCESS_SILENT_SECONDS = 30.0  # after which a process without a sign of life is an alert
 
 # --- Django -------------------------------------------------------------------------------
 

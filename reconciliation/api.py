@@ -18,6 +18,7 @@ from ordinis.http import (
 from ordinis.numbers import dollars, plain
 from reconciliation.models import Break, ReconciliationReport
 from reconciliation.run import Busy, reconcile
+from reconciliation.words import explained
 
 router = Router(tags=["reconciliation"])
 
@@ -27,10 +28,34 @@ class RunIn(Body):
 
 
 class DriftOut(Schema):
+    kind: str
     symbol: str
     local: str
     broker: str
     difference: str
+
+
+class DifferenceOut(Schema):
+    """One difference of any kind, with what explains it, in words; `local` and `broker` are in the
+    unit of its kind (statuses for order_status)."""
+
+    kind: str
+    subject: str
+    symbol: str
+    local: str
+    broker: str
+    value: str | None
+    explanation: str
+
+
+class ActionOut(Schema):
+    """What was done about a difference; in a dry run, what would be."""
+
+    subject: str
+    symbol: str
+    kind: str
+    action: str
+    words: str
 
 
 class ReportOut(Schema):
@@ -49,6 +74,9 @@ class ReportOut(Schema):
     orphans: list[str]
     quantity_drifts: list[DriftOut]
     order_breaks: list[dict[str, Any]]
+    differences: list[DifferenceOut]
+    differences_count: int
+    actions: list[ActionOut]
     compared_count: int
     reconciled_count: int
     pending_approval_count: int
@@ -65,13 +93,19 @@ class BreakOut(Schema):
 
     id: int
     kind: str
+    subject: str
     symbol: str
     order: str | None
+    broker_order_id: str | None
     local: str
     broker: str
+    local_status: str | None
+    broker_status: str | None
     difference: str
     value: str | None
     severity: str
+    explanation: str
+    assignee: str | None
     first_seen: str
     last_seen: str
     seen_count: int
@@ -93,7 +127,9 @@ class BreakPage(Schema):
 def run(request: TokenRequest, body: RunIn | None = None) -> dict[str, Any]:
     dry_run = body.dry_run if body else False
     try:
-        return report_out(reconcile(strategy_of(request).account, dry_run=dry_run))
+        strategy = strategy_of(request)
+        made = reconcile(strategy.account, dry_run=dry_run, source="api", actor=strategy.name)
+        return report_out(made)
     except Busy as error:
         raise Problem(
             503, "reconciliation_busy", str(error), headers={"Retry-After": "30"}
@@ -141,9 +177,11 @@ def list_breaks(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     cursor: str | None = None,
 ) -> dict[str, Any]:
-    rows = Break.objects.filter(account_id=strategy_of(request).account_id)
+    rows = Break.objects.select_related("assignee").filter(
+        account_id=strategy_of(request).account_id
+    )
     if status == "open":
-        rows = rows.filter(status__in=Break.OPEN_STATUSES)
+        rows = rows.filter(ended_at=None)
     if cursor:
         first_seen, key = decode_cursor(cursor)
         rows = rows.filter(
@@ -174,6 +212,9 @@ def report_out(row: ReconciliationReport) -> dict[str, Any]:
         "orphans": row.orphans,
         "quantity_drifts": row.quantity_drifts,
         "order_breaks": row.order_breaks,
+        "differences": row.differences,
+        "differences_count": row.differences_count,
+        "actions": row.actions,
         "compared_count": row.compared_count,
         "reconciled_count": row.reconciled_count,
         "pending_approval_count": row.pending_approval_count,
@@ -185,13 +226,19 @@ def _break_out(row: Break) -> dict[str, Any]:
     return {
         "id": row.pk,
         "kind": row.kind,
+        "subject": row.subject,
         "symbol": row.symbol,
         "order": row.order_id and str(row.order_id),
-        "local": plain(row.local_qty),
-        "broker": plain(row.broker_qty),
+        "broker_order_id": row.broker_order_id or None,
+        "local": plain(row.local),
+        "broker": plain(row.broker),
+        "local_status": row.local_status or None,
+        "broker_status": row.broker_status or None,
         "difference": plain(row.difference),
         "value": dollars(row.value),
         "severity": row.severity,
+        "explanation": explained(row.explanation),
+        "assignee": row.assignee.get_username() if row.assignee else None,
         "first_seen": moment(row.first_seen),
         "last_seen": moment(row.last_seen),
         "seen_count": row.seen_count,

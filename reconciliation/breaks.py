@@ -1,179 +1,450 @@
 """Turns differences into suspects, suspects into breaks, and closes breaks that healed.
 
-A difference must be seen twice, ten seconds apart, with nothing of its symbol moving in between:
-a fill on its way looks just like a drift. Called only by a run, which is alone on its account.
+A difference must be seen twice, ten seconds apart, with nothing of its subject moving in between:
+a fill on its way looks just like a drift. Before it becomes a break the one position or order is
+asked for by itself. Called only by a run, which is alone on its account.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import Enum
+from typing import Any
 
 from django.conf import settings
+from django.contrib.postgres.aggregates import BoolOr
 from django.db import transaction
-from django.db.models import Q
-from django.db.models.functions import Coalesce
+from django.db.models import Max, Q
 
 from orders import statuses
 from orders.models import Order
+from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
-from ordinis.alerts.models import Alert, raise_alert
+from ordinis.alerts.models import Alert, end_alert, raise_alert
 from ordinis.numbers import plain
-from positions.models import Position
-from reconciliation import corrections
-from reconciliation.compare import Found
-from reconciliation.models import Break, Kind, Suspect
-from risk.figures import Figures
+from reconciliation import corrections, history
+from reconciliation.facts import ZERO, Found
+from reconciliation.history import What
+from reconciliation.models import OF_ACCOUNT, OF_POSITIONS, Break, Kind, Suspect
+from reconciliation.snapshots import Taken
+from reconciliation.words import explained
+from risk import trading
+from risk.limit_values import Limits
 from risk.models import RiskLimits
+from risk.states import HALTED
 
-# Without a quiet moment for this long it is a break all the same.
+# Without a quiet moment for this long it is a break all the same, that nothing corrects by itself.
 _RESTLESS = timedelta(minutes=5)
+# The very same difference at so many looks is no fill on its way, although both sides move.
+_STEADY_LOOKS = 3
 # Orders carry the time of the process that moved them, looks that of the database.
 _CLOCKS_DIFFER = timedelta(seconds=1)
+# A healed break that comes back within this time is the same one.
+_SAME_AGAIN = timedelta(days=1)
+_LOOK_UPS = 20
+_CRITICAL = frozenset(
+    {Kind.ORPHAN, Kind.SIDE, Kind.MASS, Kind.TRADE_BUST, Kind.ORDER_FILL, Kind.ORDER_MISSING}
+)
+# What alerts however little it is worth.
+_ALWAYS_TOLD = _CRITICAL | {Kind.ZOMBIE, Kind.ORDER_EXTERNAL, Kind.SPLIT}
+# The reader of orders raises this one's alert, in every mode.
+_TOLD_ELSEWHERE = frozenset({Kind.ORDER_MISSING})
 
 
-def take_in(account: BrokerAccount, found: list[Found], snapshot: Figures, *, mode: str) -> None:
-    """Brings suspects and breaks in line with what a complete comparison found."""
-    now = snapshot.asked_at
+class Verdict(Enum):
+    """What becomes of a difference at this look."""
+
+    SUSPECT = "suspect"
+    WAIT = "wait"
+    OPEN = "opened"
+    REOPEN = "reopened"
+    AGAIN = "seen_again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One difference and what becomes of it."""
+
+    item: Found
+    verdict: Verdict
+    suspect: Suspect | None = None
+    row: Break | None = None
+    quiet: bool = True
+    # The subject moved, or could not be confirmed: the quiet time begins anew.
+    moved: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that this look would do; carrying it out is another step."""
+
+    steps: list[Step]
+    heals: list[Break]
+    forgets: list[Suspect]
+    now: datetime
+
+
+@dataclass(kw_only=True)
+class Done:
+    """What was done, for the report."""
+
+    actions: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, subject: Found | Break | Suspect, action: str, words: str = "") -> None:
+        self.actions.append(
+            {
+                "subject": subject.subject,
+                "symbol": subject.symbol,
+                "kind": str(subject.kind),
+                "action": action,
+                "words": words,
+            }
+        )
+
+
+# --- what would be done ------------------------------------------------------------------------
+
+
+def plan(account: BrokerAccount, found: list[Found], now: datetime) -> Plan:
+    """Decides, and asks the broker for each position or order by itself that would become a break.
+    Writes nothing."""
+    standing = {
+        row.subject: row
+        for row in Break.objects.filter(account=account, ended_at=None).exclude(
+            Q(subject__startswith="bust/") | Q(subject__startswith="overfill/")
+        )
+    }
+    suspects = {row.subject: row for row in Suspect.objects.filter(account=account)}
+    seen = {item.subject for item in found}
+    # A part of so much is neither healed nor forgotten: nothing is concluded from single ones.
+    massed = any(item.kind == Kind.MASS for item in found)
+    moves = _Moves(account, suspects.values(), now)
+    again = _healed_lately(account, [i.subject for i in found if i.subject not in standing], now)
+    steps = [
+        Step(item=item, verdict=Verdict.AGAIN, row=standing[item.subject])
+        if item.subject in standing
+        else _look(item, suspects.get(item.subject), again.get(item.subject), moves, now)
+        for item in found
+    ]
+    return Plan(
+        steps=_confirmed(account, steps),
+        heals=[row for subject, row in standing.items() if subject not in seen and not massed],
+        forgets=[row for subject, row in suspects.items() if subject not in seen and not massed],
+        now=now,
+    )
+
+
+class _Moves:
+    """When orders last moved, by symbol and by order: one query for all suspects."""
+
+    def __init__(self, account: BrokerAccount, suspects: Iterable[Suspect], now: datetime) -> None:
+        oldest = min((row.quiet_since for row in suspects), default=now) - _CLOCKS_DIFFER
+        unproved = Q(status__in=sorted(statuses.UNPROVED))
+        rows = (
+            Order.objects.filter(Q(updated_at__gte=oldest) | unproved, account=account)
+            .order_by()
+            .values_list("symbol", "broker_order_id")
+            .annotate(last=Max("updated_at"), is_unproved=BoolOr(unproved))
+        )
+        self._last: dict[str, datetime] = {}
+        self._unproved: set[str] = set()
+        for symbol, broker_order_id, last, is_unproved in rows:
+            for key in (symbol, f"order/{broker_order_id}"):
+                self._last[key] = max(last, self._last.get(key, last))
+            if is_unproved:
+                self._unproved.add(symbol)
+
+    def is_unproved(self, item: Found) -> bool:
+        """Whether an order of the symbol may hide a move."""
+        if item.kind in OF_ACCOUNT:
+            return bool(self._unproved)
+        return item.symbol in self._unproved
+
+    def since(self, item: Found, moment: datetime) -> bool:
+        if self.is_unproved(item):
+            return True
+        if item.kind in OF_ACCOUNT:
+            return any(last >= moment - _CLOCKS_DIFFER for last in self._last.values())
+        key = item.symbol if item.kind in OF_POSITIONS else item.subject
+        last = self._last.get(key)
+        return last is not None and last >= moment - _CLOCKS_DIFFER
+
+
+def _healed_lately(account: BrokerAccount, subjects: list[str], now: datetime) -> dict[str, Break]:
+    rows = Break.objects.filter(
+        account=account,
+        subject__in=subjects,
+        status=Break.Status.HEALED,
+        ended_at__gte=now - _SAME_AGAIN,
+    )
+    return {row.subject: row for row in rows.order_by("ended_at")}
+
+
+def _look(
+    item: Found, suspect: Suspect | None, ended: Break | None, moves: _Moves, now: datetime
+) -> Step:
+    if suspect is None:
+        return Step(item=item, verdict=Verdict.SUSPECT)
+    wait = timedelta(seconds=settings.SECOND_LOOK_SECONDS)
+    same = (suspect.kind, suspect.local, suspect.broker) == (item.kind, item.local, item.broker)
+    still = same and not moves.since(item, suspect.quiet_since)
+    verdict = Verdict.REOPEN if ended is not None else Verdict.OPEN
+    if item.kind == Kind.MASS:
+        # So much differs that no order of ours is the cause: looked at twice, no more.
+        if now - suspect.first_seen >= wait:
+            return Step(item=item, verdict=verdict, suspect=suspect, row=ended)
+        return Step(item=item, verdict=Verdict.WAIT, suspect=suspect)
+    if still and now - suspect.quiet_since >= wait:
+        return Step(item=item, verdict=verdict, suspect=suspect, row=ended)
+    steady = (
+        suspect.difference == item.difference
+        and suspect.steady_looks + 1 >= _STEADY_LOOKS
+        and now - suspect.steady_since >= 2 * wait
+        and not moves.is_unproved(item)
+    )
+    restless = now - suspect.first_seen >= _RESTLESS and item.kind not in OF_ACCOUNT
+    if steady or restless:
+        return Step(item=item, verdict=verdict, suspect=suspect, row=ended, quiet=False)
+    return Step(item=item, verdict=Verdict.WAIT, suspect=suspect, moved=not still)
+
+
+def _confirmed(account: BrokerAccount, steps: list[Step]) -> list[Step]:
+    """Lists can leave out what is there: what would become a break is asked for by itself. Where
+    that says something else the difference stays a suspect."""
+    broker, asked, result = broker_for(account), 0, []
+    for step in steps:
+        item = step.item
+        if step.verdict not in (Verdict.OPEN, Verdict.REOPEN) or item.kind in OF_ACCOUNT:
+            result.append(step)
+            continue
+        if asked == _LOOK_UPS:  # the others at the next look
+            result.append(replace(step, verdict=Verdict.WAIT, row=None))
+            continue
+        asked += 1
+        agrees = True
+        if item.kind in OF_POSITIONS:
+            held = broker.position(item.symbol)
+            agrees = agrees_with(item, held.qty if held else ZERO)
+        elif item.kind == Kind.ORDER_EXTERNAL:
+            order = broker.order(item.broker_order_id)
+            agrees = order is not None and order.status == item.broker_status
+        if not agrees:
+            step = replace(step, verdict=Verdict.WAIT, row=None, moved=True)
+        result.append(step)
+    return result
+
+
+def agrees_with(item: Found, qty: Decimal) -> bool:
+    """Whether a position asked for by itself says what the list said."""
+    return item.kind == Kind.AVERAGE_PRICE or qty == item.broker
+
+
+# --- doing it ----------------------------------------------------------------------------------
+
+
+def carry_out(account: BrokerAccount, made: Plan, taken: Taken, limits: Limits) -> Done:
+    """Writes suspects, breaks, proposals and automatic corrections, all or nothing."""
+    done = Done()
     with transaction.atomic():
         BrokerAccount.lock(account.pk)
-        standing = {
-            (row.kind, row.symbol): row
-            for row in Break.objects.filter(
-                account=account, order=None, status__in=Break.OPEN_STATUSES
-            )
-        }
-        suspects = {row.symbol: row for row in Suspect.objects.filter(account=account)}
-        prices = _prices(account, found, snapshot)
-        again: list[Break] = []
-        for item in found:
-            known = standing.pop((item.kind, item.symbol), None)
-            decided_on = known is not None and _waits_on(known, item)
-            if known is None:
-                suspect = suspects.pop(item.symbol, None)
-                known = _second_look(account, item, suspect, snapshot, prices)
-            else:
-                again.append(_seen_again(known, item, now, prices))
-            if known and not decided_on and mode == RiskLimits.ReconcileMode.MANUAL:
-                corrections.propose(known, snapshot)
-        Break.objects.bulk_update(
-            again, ("local_qty", "broker_qty", "value", "last_seen", "seen_count")
-        )
-        for row in standing.values():
-            _heal(row, now)
-        Suspect.objects.filter(pk__in=[row.pk for row in suspects.values()]).delete()
+        for step in made.steps:
+            match step.verdict:
+                case Verdict.SUSPECT:
+                    suspect(account, step.item, made.now).save()
+                    done.add(step.item, "suspect")
+                case Verdict.WAIT:
+                    _wait(step, made.now)
+                    done.add(step.item, "wait")
+                case Verdict.OPEN | Verdict.REOPEN:
+                    row = _open(account, step, made.now, limits)
+                    done.add(row, step.verdict.value, explained(row.explanation))
+                    _act(account, row, step, taken, limits, done)
+        known = [step for step in made.steps if step.verdict is Verdict.AGAIN]
+        fresh = _seen_again(known, made.now, limits)
+        for step in known:
+            assert step.row is not None
+            done.add(step.row, step.verdict.value)
+            if step.row.pk in fresh:
+                _act(account, step.row, step, taken, limits, done)
+        for row in made.heals:
+            corrections.supersede(row, "The difference is gone.")
+            history.end(row, Break.Status.HEALED, at=made.now)
+            done.add(row, "healed")
+        Suspect.objects.filter(pk__in=[row.pk for row in made.forgets]).delete()
+    return done
 
 
-def _waits_on(row: Break, item: Found) -> bool:
-    """Whether a proposal for these very facts waits already."""
-    return row.status == Break.Status.CORRECTING and (row.local_qty, row.broker_qty) == (
-        item.local_qty,
-        item.broker_qty,
-    )
-
-
-def _second_look(
-    account: BrokerAccount,
-    item: Found,
-    suspect: Suspect | None,
-    snapshot: Figures,
-    prices: Mapping[str, Decimal],
-) -> Break | None:
-    now = snapshot.asked_at
-    if suspect is None:
-        Suspect.objects.create(
-            account=account,
-            kind=item.kind,
-            symbol=item.symbol,
-            local_qty=item.local_qty,
-            broker_qty=item.broker_qty,
-            first_seen=now,
-            last_seen=now,
-            quiet_since=now,
-        )
-        return None
-    same = (suspect.kind, suspect.local_qty, suspect.broker_qty) == (
-        item.kind,
-        item.local_qty,
-        item.broker_qty,
-    )
-    quiet = same and not _moved(account, item.symbol, suspect.quiet_since)
-    restless = now - suspect.first_seen >= _RESTLESS
-    waited = now - suspect.quiet_since >= timedelta(seconds=settings.SECOND_LOOK_SECONDS)
-    if not restless and not (quiet and waited):
-        suspect.kind, suspect.last_seen = item.kind, now
-        suspect.local_qty, suspect.broker_qty = item.local_qty, item.broker_qty
-        if not quiet:
-            suspect.quiet_since = now
-        suspect.save()
-        return None
-    suspect.delete()
-    return _open(account, item, suspect.first_seen, snapshot.asked_at, prices)
-
-
-def _moved(account: BrokerAccount, symbol: str, since: datetime) -> bool:
-    """Whether an order of the symbol moved, or is in a state that may hide a move."""
-    recently = Q(updated_at__gte=since - _CLOCKS_DIFFER)
-    unproved = Q(status__in=sorted(statuses.UNPROVED))
-    return Order.objects.filter(recently | unproved, account=account, symbol=symbol).exists()
-
-
-def _prices(account: BrokerAccount, found: list[Found], snapshot: Figures) -> Mapping[str, Decimal]:
-    """The broker's price of each symbol that differs: its present one, else its last."""
-    rows = Position.objects.filter(account=account, symbol__in=[item.symbol for item in found])
-    last = rows.values_list("symbol", Coalesce("broker_price", "average_price"))
-    prices = {symbol: price for symbol, price in last if price is not None}
-    for symbol, held in snapshot.positions.items():
-        if held.current_price is not None:
-            prices[symbol] = held.current_price
-    return prices
-
-
-def _value(item: Found, prices: Mapping[str, Decimal]) -> Decimal | None:
-    price = prices.get(item.symbol)
-    return None if price is None else abs(item.difference * price)
-
-
-def _open(
-    account: BrokerAccount,
-    item: Found,
-    first_seen: datetime,
-    now: datetime,
-    prices: Mapping[str, Decimal],
-) -> Break:
-    orphan = item.kind == Kind.ORPHAN
-    row = Break.objects.create(
+def suspect(account: BrokerAccount, item: Found, now: datetime) -> Suspect:
+    """A difference seen for the first time, not stored yet."""
+    return Suspect(
         account=account,
-        kind=item.kind,
-        symbol=item.symbol,
-        local_qty=item.local_qty,
-        broker_qty=item.broker_qty,
-        value=_value(item, prices),
-        severity=Break.Severity.CRITICAL if orphan else Break.Severity.WARNING,
-        first_seen=first_seen,
+        **_figures(item),
+        first_seen=now,
         last_seen=now,
-        seen_count=2,
+        quiet_since=now,
+        steady_since=now,
     )
-    raise_alert(
-        account.pk,
-        code=f"break_{item.kind}",
-        subject=item.symbol,
-        severity=Alert.Severity.CRITICAL if orphan else Alert.Severity.WARNING,
-        message=(
-            f"{item.symbol}: our book says {plain(item.local_qty)}, the broker "
-            f"{plain(item.broker_qty)}."
+
+
+def _wait(step: Step, now: datetime) -> None:
+    row, item = step.suspect, step.item
+    assert row is not None
+    if row.difference == item.difference:
+        row.steady_looks += 1
+    else:
+        row.steady_looks, row.steady_since = 1, now
+    if step.moved:
+        row.quiet_since = now
+    for name, value in _figures(item).items():
+        setattr(row, name, value)
+    row.last_seen = now
+    row.save()
+
+
+def _figures(item: Found) -> dict[str, Any]:
+    return {
+        "kind": item.kind,
+        "subject": item.subject,
+        "symbol": item.symbol,
+        "local": item.local,
+        "broker": item.broker,
+    }
+
+
+def _open(account: BrokerAccount, step: Step, now: datetime, limits: Limits) -> Break:
+    item, suspected = step.item, step.suspect
+    assert suspected is not None
+    row = step.row or Break(account=account, first_seen=suspected.first_seen, seen_count=1)
+    _describe(row, item, limits)
+    row.quiet, row.last_seen = step.quiet, now
+    row.seen_count += 1
+    again = row.pk is not None
+    if again:
+        row.status, row.ended_at = Break.Status.OPEN, None
+        row.reopened_count += 1
+        row.acknowledged_at = row.escalated_at = None
+    row.save()
+    suspected.delete()
+    what = What.REOPENED if again else What.OPENED
+    history.note(row, what, at=now, text=sentence(row))
+    _tell(row, limits)
+    return row
+
+
+def _describe(row: Break, item: Found, limits: Limits) -> None:
+    for name, value in _figures(item).items():
+        setattr(row, name, value)
+    row.order_id, row.broker_order_id = item.order, item.broker_order_id
+    row.local_status, row.broker_status = item.local_status, item.broker_status
+    row.value = None if item.value is None else item.value.quantize(Decimal("0.0001"))
+    row.explanation = None if item.explanation is None else dict(item.explanation)
+    row.severity = severity(item.kind, item.value, limits)
+
+
+def severity(kind: str, value: Decimal | None, limits: Limits) -> Break.Severity:
+    """By kind, and by value: ten times what alerts is to act on."""
+    large = value is not None and value > 10 * limits.drift_alert_value
+    of_worth = kind not in (Kind.ORDER_EXTERNAL, Kind.ORDER_STATUS, Kind.SPLIT)
+    critical = kind in _CRITICAL or (large and of_worth)
+    return Break.Severity.CRITICAL if critical else Break.Severity.WARNING
+
+
+def _seen_again(steps: list[Step], now: datetime, limits: Limits) -> set[int]:
+    """Brings standing breaks up to date; returns those whose facts moved, or that no proposal
+    waits for yet. As many queries for many as for one, unless they move."""
+    moved: set[int] = set()
+    rows = []
+    for step in steps:
+        row, item = step.row, step.item
+        assert row is not None
+        before = (row.kind, row.local, row.broker)
+        kind = row.kind
+        _describe(row, item, limits)
+        row.last_seen = now
+        row.seen_count += 1
+        rows.append(row)
+        if (row.kind, row.local, row.broker) != before:
+            moved.add(row.pk)
+            history.note(row, What.CHANGED, at=now, text=sentence(row))
+            if kind != row.kind:
+                end_alert(row.account_id, code=f"break_{kind}", subject=history.alert_subject(row))
+            _tell(row, limits)
+        elif row.status != Break.Status.CORRECTING:
+            moved.add(row.pk)
+    Break.objects.bulk_update(
+        rows,
+        (
+            *("kind", "local", "broker", "value", "severity", "explanation", "order"),
+            *("broker_order_id", "local_status", "broker_status", "last_seen", "seen_count"),
         ),
     )
-    return row
+    return moved
 
 
-def _seen_again(row: Break, item: Found, now: datetime, prices: Mapping[str, Decimal]) -> Break:
-    row.local_qty, row.broker_qty = item.local_qty, item.broker_qty
-    row.value = _value(item, prices)
-    row.last_seen = now
-    row.seen_count += 1
-    return row
+def _act(
+    account: BrokerAccount, row: Break, step: Step, taken: Taken, limits: Limits, done: Done
+) -> None:
+    """What follows from a break: a halt, an automatic correction, or a proposal."""
+    if row.kind == Kind.MASS:
+        if step.verdict is not Verdict.AGAIN:
+            trading.set_state(
+                account.pk, HALTED, reason=f"{sentence(row)} Look before resuming.", actor="Ordinis"
+            )
+            done.add(row, "halted")
+        return
+    mode = limits.reconcile_mode
+    if mode not in (RiskLimits.ReconcileMode.MANUAL, RiskLimits.ReconcileMode.AUTOMATIC):
+        return
+    made = corrections.propose(
+        row, taken.figures, item=step.item, snapshot=taken.row, limits=limits
+    )
+    if made is None:
+        return
+    if mode == RiskLimits.ReconcileMode.AUTOMATIC and corrections.apply_by_itself(
+        made, row, step.item, limits
+    ):
+        done.add(row, "corrected", made.comment)
+    else:
+        done.add(row, "proposed")
 
 
-def _heal(row: Break, now: datetime) -> None:
-    corrections.supersede(row, "The difference is gone.")
-    row.end(Break.Status.HEALED, now)
+def _tell(row: Break, limits: Limits) -> None:
+    small = row.value is not None and row.value <= limits.drift_alert_value
+    if row.kind in _TOLD_ELSEWHERE or (small and row.kind not in _ALWAYS_TOLD):
+        return
+    critical = row.severity == Break.Severity.CRITICAL
+    raise_alert(
+        row.account_id,
+        code=f"break_{row.kind}",
+        subject=history.alert_subject(row),
+        severity=Alert.Severity.CRITICAL if critical else Alert.Severity.WARNING,
+        message=" ".join(filter(None, (sentence(row), explained(row.explanation)))),
+    )
+
+
+def sentence(row: Break) -> str:
+    """What differs, in a sentence."""
+    local, broker = plain(row.local), plain(row.broker)
+    match row.kind:
+        case Kind.AVERAGE_PRICE:
+            return f"{row.symbol}: our average price is ${local}, the broker's ${broker}."
+        case Kind.CASH:
+            return f"Cash: our book says ${local}, the broker ${broker}."
+        case Kind.BUYING_POWER:
+            return f"Buying power: ${local} follows from what happened, the broker says ${broker}."
+        case Kind.MASS:
+            return f"{plain(row.local - row.broker)} of {local} positions and orders differ."
+        case Kind.ORDER_MISSING:
+            return f"{row.symbol}: an order is open here that the broker does not know."
+        case Kind.ORDER_EXTERNAL:
+            return f"{row.symbol}: an order for {broker} is open that was not placed here."
+        case Kind.ORDER_STATUS:
+            return (
+                f"{row.symbol}: an order is {row.local_status} here and {row.broker_status} at "
+                "the broker."
+            )
+        case Kind.ORDER_FILL:
+            return f"{row.symbol}: {local} of an order filled by our book, {broker} by the broker."
+        case _:
+            return f"{row.symbol}: our book says {local}, the broker {broker}."

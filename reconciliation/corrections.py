@@ -1,35 +1,57 @@
-"""Proposes corrections of the book, and applies what a person approves, exactly once.
+"""Proposes corrections, and applies what a person approves or the limits allow, exactly once.
 
-A correction changes the book, never the market. It is decided by someone who did not propose it,
-on facts read from the broker at that moment: where they moved, nothing is applied.
+A correction changes the book, never the market; only a `trade`, which a person proposes, sends an
+order. It is decided by someone who did not propose it, on facts read from the broker at that
+moment: where they moved, nothing is applied and a new proposal takes its place.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from django.conf import settings
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import transaction
+from django.db.models import Q
 
 from orders import statuses
 from orders.models import Order, OrderHistory
 from orders.sync import poll
+from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerError
 from ordinis.failpoints import failpoint
 from ordinis.numbers import plain
-from positions.ledger import book, lock_position
-from positions.models import LedgerEntry, Position
-from reconciliation.models import Break, Correction, Kind
+from positions.ledger import book, book_cash, cash_of, lock_position
+from positions.models import CashEntry, LedgerEntry, Position
+from reconciliation import history
+from reconciliation.facts import ZERO, Found
+from reconciliation.history import What
+from reconciliation.models import Break, Correction, Kind, Snapshot
 from risk import figures
 from risk.figures import Figures
+from risk.limit_values import Limits, as_text
 from risk.limits import in_force
 from risk.models import RiskLimits
 
 Status = Correction.Status
 Decision = Literal["approve", "reject"]
+
+# What a break of a kind is corrected by; the others have nothing in the book to correct.
+OF_KIND = {
+    Kind.ZOMBIE: Correction.Kind.POSITION,
+    Kind.ORPHAN: Correction.Kind.POSITION,
+    Kind.QUANTITY: Correction.Kind.POSITION,
+    Kind.SIDE: Correction.Kind.POSITION,
+    Kind.SPLIT: Correction.Kind.SPLIT,
+    Kind.AVERAGE_PRICE: Correction.Kind.AVERAGE_PRICE,
+    Kind.CASH: Correction.Kind.CASH,
+}
+# An orphan, a side that flipped and a split are never small: a person looks.
+_BY_ITSELF = frozenset({Kind.ZOMBIE, Kind.QUANTITY, Kind.AVERAGE_PRICE})
+# A position that drifts again so soon has a cause, which a correction would only hide.
+_NOT_AGAIN_WITHIN = timedelta(hours=1)
 
 
 class MayNotDecide(Exception):
@@ -46,56 +68,155 @@ class NotDecided(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Facts:
+class Facts:
     """What a correction rests on."""
 
-    local_qty: Decimal
-    broker_qty: Decimal
-    ledger_version: int
+    local: Decimal
+    broker: Decimal
+    local_average_price: Decimal | None = None
+    broker_average_price: Decimal | None = None
+    ledger_version: int = 0
+
+    @property
+    def agree(self) -> bool:
+        return self.local == self.broker
 
 
-def propose(row: Break, snapshot: Figures, by: User | None = None) -> Correction | None:
-    """Proposes to bring the book to the broker's figures; None when that stands or was rejected.
+# --- proposing ---------------------------------------------------------------------------------
+
+
+def propose(
+    row: Break,
+    read: Figures,
+    by: User | None = None,
+    reason: str = "",
+    *,
+    item: Found | None = None,
+    snapshot: Snapshot | None = None,
+    limits: Limits | None = None,
+) -> Correction | None:
+    """Proposes to bring the book to the broker's figures; None when nothing is to be corrected, or
+    when that stands already or was rejected.
 
     The same facts are proposed once: what a person rejected comes back only when they move, or
     when a person proposes it again. A proposal whose facts moved is superseded.
     """
+    kind = OF_KIND.get(Kind(row.kind))
+    if kind is None:
+        return None
+    limits = limits or in_force(row.account_id)
     with transaction.atomic():
         BrokerAccount.lock(row.account_id)
-        row.refresh_from_db()  # it may have healed before the lock was ours
-        if row.status not in Break.OPEN_STATUSES:
+        row.refresh_from_db(fields=("status", "ended_at"))  # it may have healed before the lock
+        if not row.is_open:
             return None
-        position = lock_position(row.account_id, row.symbol)
-        held = snapshot.positions.get(row.symbol)
-        facts = _Facts(
-            local_qty=position.qty,
-            broker_qty=held.qty if held else Decimal(0),
-            ledger_version=position.ledger_version,
-        )
-        if facts.local_qty == facts.broker_qty:
+        facts, position = read_facts(row, kind, read)
+        if not _is_apart(kind, facts):
             return None
         latest = row.corrections.order_by("-pk").first()
-        if latest is not None and _rests_on(latest) == facts:
+        if latest is not None and latest.kind == kind and _rests_on(latest) == facts:
             settled = (Status.PROPOSED,) if by else (Status.PROPOSED, Status.REJECTED)
             if latest.status in settled:
                 return None
+        if latest is not None and latest.status == Status.PROPOSED and _is_a_persons(latest, by):
+            return None
         supersede(row, "The facts moved.")
-        correction = Correction.objects.create(
-            account_id=row.account_id,
-            subject=row,
+        return make(
+            row,
+            kind,
+            facts,
+            read,
             position=position,
-            local_qty=facts.local_qty,
-            broker_qty=facts.broker_qty,
-            local_average_price=position.average_price,
-            broker_average_price=held.average_price if held else None,
-            ledger_version=facts.ledger_version,
-            evidence=None if held is None else dict(held.raw),
-            watermark=snapshot.asked_at,
-            proposed_by=by,
-            expires_at=snapshot.asked_at + timedelta(hours=settings.CORRECTION_EXPIRES_HOURS),
+            price=item.trade_price if item else None,
+            value=_value(kind, facts, row, read),
+            snapshot=snapshot,
+            limits=limits,
+            by=by,
+            reason=reason,
         )
-        Break.objects.filter(pk=row.pk).update(status=Break.Status.CORRECTING)
+
+
+def make(
+    row: Break,
+    kind: Correction.Kind,
+    facts: Facts,
+    read: Figures,
+    *,
+    position: Position | None,
+    limits: Limits,
+    value: Decimal | None,
+    price: Decimal | None = None,
+    snapshot: Snapshot | None = None,
+    by: User | None = None,
+    reason: str = "",
+) -> Correction:
+    """Stores a proposal with all that it rests on, and notes it at its break. The account is
+    locked, and no other proposal of the break waits."""
+    held = read.positions.get(row.symbol)
+    correction = Correction.objects.create(
+        account_id=row.account_id,
+        subject=row,
+        kind=kind,
+        position=position,
+        local=facts.local,
+        broker=facts.broker,
+        local_average_price=facts.local_average_price,
+        broker_average_price=facts.broker_average_price,
+        ledger_version=facts.ledger_version,
+        price=price,
+        value=value,
+        limits={name: as_text(getattr(limits, name)) for name in _LIMITS},
+        explanation=row.explanation,
+        snapshot=snapshot,
+        evidence=None if held is None else dict(held.raw),
+        watermark=read.asked_at,
+        proposed_by=by,
+        reason=reason,
+        expires_at=read.asked_at + timedelta(hours=settings.CORRECTION_EXPIRES_HOURS),
+    )
+    row.status = Break.Status.CORRECTING
+    Break.objects.filter(pk=row.pk).update(status=row.status)
+    history.note(
+        row, What.PROPOSED, at=read.asked_at, actor=correction.actor, text=reason or f"{correction}"
+    )
     return correction
+
+
+_LIMITS = ("reconcile_mode", "auto_correct_max_value", "auto_correct_max_qty")
+
+
+def read_facts(row: Break, kind: Correction.Kind, read: Figures) -> tuple[Facts, Position | None]:
+    """Ours, locked, beside what the broker just said."""
+    if kind == Correction.Kind.CASH:
+        ours = cash_of(row.account_id) or ZERO
+        return Facts(local=ours, broker=read.account.cash), None
+    position = lock_position(row.account_id, row.symbol)
+    held = read.positions.get(row.symbol)
+    facts = Facts(
+        local=position.qty,
+        broker=held.qty if held else ZERO,
+        local_average_price=position.average_price,
+        broker_average_price=held.average_price if held else None,
+        ledger_version=position.ledger_version,
+    )
+    return facts, position
+
+
+def _is_apart(kind: Correction.Kind, facts: Facts) -> bool:
+    if kind == Correction.Kind.AVERAGE_PRICE:
+        return facts.agree and facts.local_average_price != facts.broker_average_price
+    return not facts.agree
+
+
+def _is_a_persons(latest: Correction, by: User | None) -> bool:
+    """A trade that a person proposed is not pushed aside by Ordinis' own next look."""
+    return by is None and latest.kind == Correction.Kind.TRADE
+
+
+def _value(kind: Correction.Kind, facts: Facts, row: Break, read: Figures) -> Decimal | None:
+    if kind == Correction.Kind.CASH:
+        return abs(facts.broker - facts.local).quantize(Decimal("0.0001"))
+    return row.value
 
 
 def supersede(row: Break, why: str) -> None:
@@ -119,72 +240,185 @@ def expire(now: datetime) -> int:
     return count
 
 
-def may_decide(correction: Correction, user: User) -> bool:
-    """Maker and checker are two people, and the checker has the permission."""
-    return (
-        user.is_active
-        and user.has_perm("reconciliation.decide_correction")
-        and correction.proposed_by_id != user.pk
+# --- by itself ---------------------------------------------------------------------------------
+
+
+def apply_by_itself(correction: Correction, row: Break, item: Found, limits: Limits) -> bool:
+    """Applies a proposal of Ordinis that is within the account's limits; whether it did. Called in
+    the transaction that proposed it, after the position was asked for by itself."""
+    if not _within(correction, row, item, limits):
+        return False
+    position = lock_position(correction.account_id, row.symbol)
+    correction.comment = (
+        f"Within the limits of {correction.account}: at most "
+        f"${plain(limits.auto_correct_max_value)} and {plain(limits.auto_correct_max_qty)} shares."
     )
+    _apply(correction, position, None)
+    return True
 
 
-def decide(correction_id: int, decision: Decision, *, user: User, comment: str) -> Correction:
+def _within(correction: Correction, row: Break, item: Found, limits: Limits) -> bool:
+    if row.kind not in _BY_ITSELF or not row.quiet or correction.proposed_by_id is not None:
+        return False
+    if correction.value is None or correction.value > limits.auto_correct_max_value:
+        return False
+    if (correction.local, correction.ledger_version) != (_qty(item, row), item.ledger_version):
+        return False  # it moved since it was compared
+    if abs(correction.difference) > limits.auto_correct_max_qty:
+        return False
+    lately = Correction.objects.filter(
+        position_id=correction.position_id,
+        automatic=True,
+        decided_at__gte=figures.database_now() - _NOT_AGAIN_WITHIN,
+    )
+    return not lately.exists()
+
+
+def _qty(item: Found, row: Break) -> Decimal:
+    """Our shares when they were compared; of an average price they are the same on both sides."""
+    if item.kind == Kind.AVERAGE_PRICE:
+        return Position.objects.get(account_id=row.account_id, symbol=row.symbol).qty
+    return item.local
+
+
+# --- deciding ----------------------------------------------------------------------------------
+
+
+def may_decide(correction: Correction, user: User) -> bool:
+    """Maker and checker are two people, and the checker has the permission; where there is but one
+    person, he decides his own by typing the account's name."""
+    if not (user.is_active and user.has_perm("reconciliation.decide_correction")):
+        return False
+    return correction.proposed_by_id != user.pk or _is_alone(user)
+
+
+def must_type_name(correction: Correction, user: User) -> bool:
+    """Whether deciding it would be deciding one's own."""
+    return correction.proposed_by_id == user.pk
+
+
+def _is_alone(user: User) -> bool:
+    """Whether nobody else could decide."""
+    permission = Permission.objects.filter(
+        codename="decide_correction", content_type__app_label="reconciliation"
+    )
+    others = User.objects.filter(
+        Q(is_superuser=True)
+        | Q(user_permissions__in=permission)
+        | Q(groups__permissions__in=permission),
+        is_active=True,
+    ).exclude(pk=user.pk)
+    return not others.exists()
+
+
+def decide(
+    correction_id: int,
+    decision: Decision,
+    *,
+    user: User,
+    comment: str,
+    account_name: str | None = None,
+) -> Correction:
     """Approves or rejects. Approving reads the broker anew and applies only unmoved facts.
 
     Raises MayNotDecide; NotDecided, with nothing changed, when it was decided, expired or
-    overtaken; ValueError without a comment.
+    overtaken; ValueError without a comment, or where one's own is decided without the account's
+    name.
     """
     comment = comment.strip()
     if not comment:
         raise ValueError("Say why: a comment is required.")
-    correction = Correction.objects.select_related("account", "position").get(pk=correction_id)
-    if not may_decide(correction, user):
-        raise MayNotDecide("You may not decide this correction.")
+    correction = Correction.objects.select_related("account", "position", "subject").get(
+        pk=correction_id
+    )
+    _check_person(correction, user, account_name)
     _check_waiting(correction, figures.database_now())
     if decision == "approve":
         _check_mode(correction)
-    snapshot = _read_again(correction) if decision == "approve" else None
+    read = _read_again(correction) if decision == "approve" else None
+    trades_back = correction.kind == Correction.Kind.TRADE
     with transaction.atomic():
         BrokerAccount.lock(correction.account_id)
-        correction = Correction.objects.select_for_update(no_key=True).get(pk=correction_id)
+        correction = (
+            Correction.objects.select_related("account", "position", "subject")
+            .select_for_update(no_key=True, of=("self",))
+            .get(pk=correction_id)
+        )
         _check_waiting(correction, figures.database_now())
-        if snapshot is None:
-            _close(correction, Status.REJECTED, user, comment)
+        correction.self_decided = must_type_name(correction, user)
+        correction.comment = comment
+        if read is None:
+            _close(correction, Status.REJECTED, user)
             Break.objects.filter(pk=correction.subject_id).update(status=Break.Status.OPEN)
             return correction
         _check_proved(correction)
-        position = lock_position(correction.account_id, correction.position.symbol)
-        held = snapshot.positions.get(position.symbol)
-        facts = _Facts(
-            local_qty=position.qty,
-            broker_qty=held.qty if held else Decimal(0),
-            ledger_version=position.ledger_version,
-        )
-        if facts == _rests_on(correction):
-            correction.ledger_entry = _book(correction, position)
-            failpoint("correction.booked")
-            _close(correction, Status.APPLIED, user, comment)
-            correction.subject.end(Break.Status.RESOLVED, figures.database_now())
+        facts, position = read_facts(correction.subject, Correction.Kind(correction.kind), read)
+        unmoved = _same(facts, _rests_on(correction), Correction.Kind(correction.kind))
+        if unmoved and not trades_back:
+            _apply(correction, position, user)
             return correction
+        if unmoved:
+            # Committed before it is sent: the same id never makes two orders.
+            correction.client_order_id = f"restore-{correction.pk}"
+            _close(correction, Status.APPLIED, user)
+            Break.objects.filter(pk=correction.subject_id).update(status=Break.Status.OPEN)
+    if unmoved:
+        from reconciliation import trades  # it proposes with this module
+
+        return trades.carry_out(correction.pk)
     # Outside the transaction that found it out: the refusal below must not undo the new proposal.
-    successor = propose(correction.subject, snapshot) or _waiting(correction)
-    if facts.local_qty == facts.broker_qty:
-        supersede(correction.subject, "The difference is gone.")
-        successor = None
+    successor = _take_its_place(correction, facts, read)
     raise NotDecided(
-        f"The facts moved: this rested on our {_text(correction.local_qty)} against the broker's "
-        f"{_text(correction.broker_qty)}; now it is {_text(facts.local_qty)} against "
-        f"{_text(facts.broker_qty)}. Nothing was changed.",
+        f"The facts moved: this rested on our {plain(correction.local)} against the broker's "
+        f"{plain(correction.broker)}; now it is {plain(facts.local)} against "
+        f"{plain(facts.broker)}. Nothing was changed.",
         successor,
     )
 
 
-def _rests_on(correction: Correction) -> _Facts:
-    return _Facts(
-        local_qty=correction.local_qty,
-        broker_qty=correction.broker_qty,
+def _take_its_place(correction: Correction, facts: Facts, read: Figures) -> Correction | None:
+    row = correction.subject
+    if facts.agree:
+        with transaction.atomic():
+            BrokerAccount.lock(row.account_id)
+            supersede(row, "The difference is gone.")
+        return None
+    if correction.kind == Correction.Kind.TRADE:
+        with transaction.atomic():
+            BrokerAccount.lock(row.account_id)
+            supersede(row, "The facts moved.")
+    return propose(row, read) or _waiting(correction)
+
+
+def _rests_on(correction: Correction) -> Facts:
+    return Facts(
+        local=correction.local,
+        broker=correction.broker,
+        local_average_price=correction.local_average_price,
+        broker_average_price=correction.broker_average_price,
         ledger_version=correction.ledger_version,
     )
+
+
+def _same(now: Facts, before: Facts, kind: Correction.Kind) -> bool:
+    """The broker's average matters where it is what is taken over."""
+    if kind == Correction.Kind.TRADE:
+        return (now.local, now.broker, now.ledger_version) == (
+            before.local,
+            before.broker,
+            before.ledger_version,
+        )
+    return now == before
+
+
+def _check_person(correction: Correction, user: User, account_name: str | None) -> None:
+    if not may_decide(correction, user):
+        raise MayNotDecide("You may not decide this correction.")
+    if must_type_name(correction, user) and account_name != correction.account.name:
+        raise ValueError(
+            "You proposed this yourself and nobody else may decide it: type the account's name, "
+            f"{correction.account.name}, to decide it all the same. It is marked as such."
+        )
 
 
 def _check_waiting(correction: Correction, now: datetime) -> None:
@@ -209,7 +443,7 @@ def _waiting(correction: Correction) -> Correction | None:
 
 def _check_mode(correction: Correction) -> None:
     mode = in_force(correction.account_id).reconcile_mode
-    if mode != RiskLimits.ReconcileMode.MANUAL:
+    if mode not in (RiskLimits.ReconcileMode.MANUAL, RiskLimits.ReconcileMode.AUTOMATIC):
         raise NotDecided(
             f"The account's reconcile_mode is {mode}: nothing is corrected in it. "
             "Set it to manual first."
@@ -219,11 +453,12 @@ def _check_mode(correction: Correction) -> None:
 def _check_proved(correction: Correction) -> None:
     """An order whose outcome is unknown may be what the difference is made of; booked now, its
     fill would be booked on top when it is found."""
-    unproved = Order.objects.filter(
-        account_id=correction.account_id,
-        symbol=correction.position.symbol,
-        status__in=sorted(statuses.UNPROVED),
-    ).first()
+    orders = Order.objects.filter(
+        account_id=correction.account_id, status__in=sorted(statuses.UNPROVED)
+    )
+    if correction.position is not None:
+        orders = orders.filter(symbol=correction.position.symbol)
+    unproved = orders.first()
     if unproved is not None:
         raise NotDecided(
             f"The outcome of order {unproved.client_order_id} is not known yet; it may explain "
@@ -232,10 +467,17 @@ def _check_proved(correction: Correction) -> None:
 
 
 def _read_again(correction: Correction) -> Figures:
-    """Orders first: a fill that explains the difference is booked before it is judged."""
+    """Orders first: a fill that explains the difference is booked before it is judged. The one
+    position is asked for by itself, too: lists can leave out what is there."""
+    account = correction.account
     try:
-        complete = poll(correction.account, source=OrderHistory.Source.RECONCILE)
-        snapshot = figures.ask(correction.account)
+        complete = poll(account, source=OrderHistory.Source.RECONCILE)
+        read = figures.ask(account)
+        alone = (
+            broker_for(account).position(correction.position.symbol)
+            if correction.position is not None
+            else None
+        )
     except BrokerError as error:
         raise NotDecided(
             f"The broker could not be read, so nothing was changed: {error.message} "
@@ -246,17 +488,66 @@ def _read_again(correction: Correction) -> Figures:
             "The broker's orders could not all be read, so nothing was changed. "
             "Try again in a moment."
         )
-    return snapshot
+    if correction.position is not None:
+        listed = read.positions.get(correction.position.symbol)
+        if (listed.qty if listed else ZERO) != (alone.qty if alone else ZERO):
+            raise NotDecided(
+                "The broker's list of positions and its answer for this one do not agree, so "
+                "nothing was changed. Try again in a moment."
+            )
+    return read
+
+
+# --- applying ----------------------------------------------------------------------------------
+
+
+def _apply(correction: Correction, position: Position | None, user: User | None) -> None:
+    """Books it, closes it and resolves its break, in the caller's transaction."""
+    if correction.kind == Correction.Kind.CASH:
+        correction.cash_entry = book_cash(
+            correction.account,
+            kind=CashEntry.Kind.CORRECTION,
+            cause=f"correction/{correction.pk}",
+            amount=correction.difference,
+            occurred_at=correction.watermark,
+            words=correction.comment,
+        )
+    else:
+        assert position is not None
+        correction.ledger_entry = _book(correction, position)
+    failpoint("correction.booked")
+    correction.automatic = user is None
+    _close(correction, Status.APPLIED, user)
+    who = user.get_username() if user else "Ordinis"
+    history.end(
+        correction.subject,
+        Break.Status.RESOLVED,
+        at=figures.database_now(),
+        actor=who,
+        text=f"{correction} booked: {correction.comment}",
+    )
+
+
+_LEDGER_KINDS: dict[str, LedgerEntry.Kind] = {
+    "split": LedgerEntry.Kind.SPLIT,
+    "corporate_action": LedgerEntry.Kind.CORPORATE_ACTION,
+}
 
 
 def _book(correction: Correction, position: Position) -> LedgerEntry:
     zombie = correction.subject.kind == Kind.ZOMBIE
+    average_only = correction.kind == Correction.Kind.AVERAGE_PRICE
+    explanation: dict[str, Any] = correction.explanation or {}
+    kind = _LEDGER_KINDS.get(explanation.get("code", ""), LedgerEntry.Kind.CORRECTION)
+    price = correction.price
+    if price is None and abs(correction.broker) > abs(correction.local):
+        price = correction.broker_average_price
     return book(
         position,
-        kind=LedgerEntry.Kind.CORRECTION,
+        kind=kind,
         cause=f"correction/{correction.pk}",
-        qty=correction.difference,
-        price=correction.broker_average_price,
+        qty=ZERO if average_only else correction.difference,
+        price=None if average_only else price,
         average_price=correction.broker_average_price,
         occurred_at=correction.watermark,
         closed_reason=(
@@ -265,11 +556,19 @@ def _book(correction: Correction, position: Position) -> LedgerEntry:
     )
 
 
-def _close(correction: Correction, status: Status, user: User, comment: str) -> None:
-    correction.status, correction.comment = status, comment
+def _close(correction: Correction, status: Status, user: User | None) -> None:
+    correction.status = status
     correction.decided_by, correction.decided_at = user, figures.database_now()
-    correction.save(update_fields=("status", "comment", "decided_by", "decided_at", "ledger_entry"))
-
-
-def _text(qty: Decimal) -> str:
-    return f"{plain(qty)}"
+    correction.save(
+        update_fields=(
+            *("status", "comment", "decided_by", "decided_at", "ledger_entry", "cash_entry"),
+            *("client_order_id", "automatic", "self_decided"),
+        )
+    )
+    history.note(
+        correction.subject,
+        What.DECIDED,
+        at=correction.decided_at,
+        actor=user.get_username() if user else "Ordinis",
+        text=f"{correction.get_status_display()}: {correction.comment}",
+    )

@@ -27,6 +27,7 @@ def end(
     healed = status == Break.Status.HEALED
     note(row, What.HEALED if healed else What.RESOLVED, at=at, actor=actor, text=text)
     end_alert(row.account_id, code=f"break_{row.kind}", subject=alert_subject(row))
+    end_alert(row.account_id, code="break_escalated", subject=alert_subject(row))
 
 
 def alert_subject(row: Break) -> str:

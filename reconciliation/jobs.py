@@ -1,47 +1,109 @@
 """What the clock calls: compares books with the broker. Safe to run twice at once."""
 
 import logging
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db.models import Max
 
+from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.budget import Priority, priority
-from reconciliation import corrections
-from reconciliation.models import Suspect
+from ordinis.broker.errors import BrokerError
+from reconciliation import corrections, queue, snapshots, symbols, trades
+from reconciliation.models import ReconciliationReport, Suspect
 from reconciliation.run import reconcile as reconcile_account
+from risk.exchange import REGULAR, session_at
 from risk.figures import database_now
 from risk.limits import in_force
 from risk.models import RiskLimits
 
 log = logging.getLogger("ordinis.reconciliation")
 
+# Outside market hours books are compared a tenth as often (SPEC R3).
+_SLOWER = 10
+
 
 def reconcile() -> None:
-    """One run for every account that is watched."""
-    _each(BrokerAccount.served())
+    """One run for every account that is watched and due."""
+    now = database_now()
+    for account in _watched(BrokerAccount.served()):
+        cadence = settings.RECONCILE_SECONDS * (1 if _is_open(account, now) else _SLOWER)
+        if _is_due(account, now, timedelta(seconds=cadence)):
+            _one(lambda account: reconcile_account(account, source="clock"), account)
+        # After the run: a slow night's last comparison must not look late at the opening bell.
+        if account.cadence_seconds != int(cadence):
+            BrokerAccount.objects.filter(pk=account.pk).update(cadence_seconds=int(cadence))
 
 
 def second_look() -> None:
     """Another run for accounts with a suspect that is old enough to be looked at again."""
     due = database_now() - timedelta(seconds=settings.SECOND_LOOK_SECONDS)
     suspected = Suspect.objects.filter(last_seen__lte=due).values("account_id")
-    _each(BrokerAccount.served().filter(pk__in=suspected))
+    for account in _watched(BrokerAccount.served().filter(pk__in=suspected)):
+        _one(lambda account: reconcile_account(account, source="second_look"), account)
 
 
-def _each(accounts: Iterable[BrokerAccount]) -> None:
+def after_orders() -> None:
+    """Compares the symbols of orders that have just ended."""
+    for account in _watched(BrokerAccount.served()):
+        _one(symbols.reconcile_due, account)
+
+
+def _watched(accounts: Iterable[BrokerAccount]) -> Iterable[BrokerAccount]:
     for account in accounts:
         if in_force(account.pk).reconcile_mode == RiskLimits.ReconcileMode.OFF:
             Suspect.objects.filter(account=account).delete()
-            continue
-        try:
-            with priority(Priority.POLL):
-                reconcile_account(account)
-        except Exception:  # one account that can't be handled must not hold up the others
-            log.exception("not reconciled", extra={"account": account.name})
+        else:
+            yield account
+
+
+def _one(work: Callable[[BrokerAccount], object], account: BrokerAccount) -> None:
+    try:
+        with priority(Priority.POLL):
+            work(account)
+    except BrokerError as error:
+        log.warning("not compared", extra={"account": account.name, "error": error.message})
+    except Exception:  # one account that can't be handled must not hold up the others
+        log.exception("not reconciled", extra={"account": account.name})
+
+
+def _is_open(account: BrokerAccount, now: datetime) -> bool:
+    """By the calendar, and outside its hours by the broker's own clock: in doubt it is open."""
+    if session_at(now).kind == REGULAR:
+        return True
+    try:
+        with priority(Priority.POLL):
+            return broker_for(account).clock().is_open
+    except BrokerError:
+        return True
+
+
+def _is_due(account: BrokerAccount, now: datetime, cadence: timedelta) -> bool:
+    """Whether the last run was long enough ago. The clock ticks at the faster cadence, and again
+    when it starts: a little early is on time."""
+    last = ReconciliationReport.objects.filter(account=account, dry_run=False).aggregate(
+        last=Max("started_at")
+    )["last"]
+    return last is None or now - last >= cadence * 0.8
 
 
 def expire() -> None:
     """Ends proposals that nobody decided in time."""
     corrections.expire(database_now())
+
+
+def escalate() -> None:
+    """Calls for a person where a break has waited too long."""
+    queue.escalate(database_now())
+
+
+def trade() -> None:
+    """Sends what was decided and not sent: what a process that died had left."""
+    trades.pursue()
+
+
+def forget() -> None:
+    """Drops raw evidence that is older than it is to be kept."""
+    snapshots.forget(database_now())

@@ -11,39 +11,48 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import F, Max, OuterRef, Subquery
+from django.db import transaction
+from django.db.models import F, Max, OuterRef, Q, Subquery
 
 from orders.models import Bust, Order
 from ordinis.accounts.models import BrokerAccount
 from ordinis.numbers import plain
+from reconciliation import history
 from reconciliation.models import Break, Kind
+
+_FAMILIES = {Kind.TRADE_BUST: "bust", Kind.ORDER_FILL: "overfill"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
     kind: Kind
     order: Order
-    local_qty: Decimal
-    broker_qty: Decimal
+    local: Decimal
+    broker: Decimal
 
 
 def take_in(account: BrokerAccount, now: datetime) -> None:
     """Makes a break of whatever has none yet. Called only by a run, alone on its account."""
     for found in (*_busts(account), *_overfills(account)):
         price = found.order.average_fill_price
-        difference = found.broker_qty - found.local_qty
-        Break.objects.create(
-            account=account,
-            kind=found.kind,
-            order=found.order,
-            symbol=found.order.symbol,
-            local_qty=found.local_qty,
-            broker_qty=found.broker_qty,
-            value=None if price is None else abs(difference * price),
-            severity=Break.Severity.CRITICAL,
-            first_seen=now,
-            last_seen=now,
-        )
+        difference = found.broker - found.local
+        with transaction.atomic():
+            BrokerAccount.lock(account.pk)
+            row = Break.objects.create(
+                account=account,
+                kind=found.kind,
+                subject=f"{_FAMILIES[found.kind]}/{found.order.pk}",
+                order=found.order,
+                broker_order_id=found.order.broker_order_id or "",
+                symbol=found.order.symbol,
+                local=found.local,
+                broker=found.broker,
+                value=None if price is None else abs(difference * price),
+                severity=Break.Severity.CRITICAL,
+                first_seen=now,
+                last_seen=now,
+            )
+            history.note(row, history.What.OPENED, at=now)
 
 
 def described(account: BrokerAccount) -> list[dict[str, Any]]:
@@ -52,19 +61,24 @@ def described(account: BrokerAccount) -> list[dict[str, Any]]:
         {
             "kind": row.kind,
             "symbol": row.symbol,
-            "order": str(row.order_id),
-            "local": plain(row.local_qty),
-            "broker": plain(row.broker_qty),
+            "order": None if row.order_id is None else str(row.order_id),
+            "broker_order_id": row.broker_order_id,
+            "local": plain(row.local),
+            "broker": plain(row.broker),
         }
         for row in Break.objects.filter(
-            account=account, order__isnull=False, status__in=Break.OPEN_STATUSES
+            Q(subject__startswith="bust/") | Q(subject__startswith="overfill/"),
+            account=account,
+            ended_at=None,
         ).order_by("pk")
     ]
 
 
 def _told(kind: Kind) -> Subquery:
     """When a break of this kind was last made of the order."""
-    rows = Break.objects.filter(order=OuterRef("pk"), kind=kind).order_by("-first_seen")
+    rows = Break.objects.filter(
+        order=OuterRef("pk"), kind=kind, subject__startswith=f"{_FAMILIES[kind]}/"
+    ).order_by("-first_seen")
     return Subquery(rows.values("first_seen")[:1])
 
 
@@ -75,9 +89,7 @@ def _busts(account: BrokerAccount) -> Iterator[_Found]:
     for order in orders:
         if order.told is not None and order.told >= order.last_bust:
             continue
-        if Break.objects.filter(
-            order=order, kind=Kind.TRADE_BUST, status__in=Break.OPEN_STATUSES
-        ).exists():
+        if Break.objects.filter(order=order, kind=Kind.TRADE_BUST, ended_at=None).exists():
             continue  # one line per order, however many of its trades are taken back
         taken_back = order.busts.filter(kind=Bust.Kind.BUST).values_list("qty", flat=True)
         shares = sum((abs(qty) for qty in taken_back if qty), Decimal(0))

@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import DateTimeField, Func
 
@@ -332,7 +331,7 @@ def _books_are_old(control: TradingControl, limits: Limits | None = None) -> lis
     compared = account.books_as_of or account.opened_at
     if compared is None:
         return []
-    limit = max(timedelta(seconds=10 * settings.RECONCILE_SECONDS), _BOOKS_FLOOR)
+    limit = max(10 * account.cadence, _BOOKS_FLOOR)
     age = control.clock - compared
     if age <= limit:
         return []

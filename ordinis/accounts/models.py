@@ -47,6 +47,8 @@ class BrokerAccount(models.Model):
     as_of = models.DateTimeField(null=True, editable=False)
     # When the book was last compared with the broker completely (or taken over from it).
     books_as_of = models.DateTimeField(null=True, editable=False)
+    # Seconds between two comparisons that are due at present: more while the market is closed.
+    cadence_seconds = models.PositiveIntegerField(null=True, editable=False)
 
     # While all orders are being cancelled no new one is taken: until when, of which symbol ("":
     # all), and for which runs. The bar falls by itself should they die.
@@ -70,6 +72,11 @@ class BrokerAccount(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def cadence(self) -> timedelta:
+        """How often the book is to be compared at present: ages are judged against it (SPEC R3)."""
+        return timedelta(seconds=self.cadence_seconds or settings.RECONCILE_SECONDS)
 
     @classmethod
     def served(cls) -> "models.QuerySet[BrokerAccount]":

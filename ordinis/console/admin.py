@@ -8,6 +8,7 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, Permission, User
 from django.http import HttpRequest
 
+from ordinis.console import daily_reports  # noqa: F401 registers its page
 from ordinis.console.groups import all_permissions
 from ordinis.console.pages import ConsoleList, person
 

@@ -15,6 +15,7 @@ from ordinis.console.pages import ReadOnlyAdmin, person
 from reconciliation import corrections
 from reconciliation.corrections import MayNotDecide, NotDecided
 from reconciliation.models import Correction
+from reconciliation.queue import LONGEST_COMMENT
 
 _DECISIONS: Final[dict[str, Literal["approve", "reject"]]] = {
     "approve": "approve",
@@ -38,20 +39,35 @@ def decide(page: ReadOnlyAdmin[Correction], request: HttpRequest, key: int) -> H
         return _form(page, request, row, status=400, error="Choose: approve or reject.")
     if not comment:
         return _form(page, request, row, status=400, error="Say why: a comment is required.")
+    if len(comment) > LONGEST_COMMENT:
+        error = f"A comment has at most {LONGEST_COMMENT} characters."
+        return _form(page, request, row, status=400, error=error)
     try:
-        decided = corrections.decide(row.pk, decision, user=person(request), comment=comment)
-    except MayNotDecide as error:
-        raise PermissionDenied(str(error)) from error
-    except NotDecided as error:
+        decided = corrections.decide(
+            row.pk,
+            decision,
+            user=person(request),
+            comment=comment,
+            account_name=request.POST.get("account_name", "").strip() or None,
+        )
+    except MayNotDecide as refused:
+        raise PermissionDenied(str(refused)) from refused
+    except ValueError as refused:
+        return _form(page, request, row, status=400, error=str(refused))
+    except NotDecided as refused:
         return _form(
             page,
             request,
             page.find(request, key),
             status=409,
-            refused=str(error),
-            successor=error.successor,
+            refused=str(refused),
+            successor=refused.successor,
         )
-    messages.success(request, _outcome(decided))
+    outcome = _outcome(decided)
+    if decided.problem:
+        messages.warning(request, outcome)
+    else:
+        messages.success(request, outcome)
     return HttpResponseRedirect(
         reverse("admin:reconciliation_correction_change", args=(decided.pk,))
     )
@@ -72,12 +88,34 @@ def _form(
         "console/correction.html",
         shown.pop("title"),
         status=status,
-        **{**shown, "row": row, "deciding": True, "comment": comment, **context},
+        **{
+            **shown,
+            "row": row,
+            "deciding": True,
+            "must_type_name": corrections.must_type_name(row, person(request)),
+            "comment": comment,
+            **context,
+        },
     )
 
 
 def _outcome(decided: Correction) -> str:
     if decided.status != Correction.Status.APPLIED:
         return "Rejected. The book stays as it is, and the break stays open."
-    symbol, held = decided.position.symbol, text.shares(decided.broker_qty)
-    return f"Approved. Our book of {symbol} is now {held}, the same as the broker's."
+    symbol = decided.position.symbol if decided.position else ""
+    match decided.kind:
+        case Correction.Kind.CASH:
+            return f"Approved. Our cash is now {text.money(decided.broker)}, as the broker says."
+        case Correction.Kind.AVERAGE_PRICE:
+            average = text.price(decided.broker_average_price)
+            return f"Approved. Our average price of {symbol} is now {average}, the broker's."
+        case Correction.Kind.SPLIT:
+            held = text.shares(decided.broker)
+            return f"Approved. The split is booked: our book of {symbol} is now {held}."
+        case Correction.Kind.TRADE if decided.problem:
+            return f"Approved, but the order was not taken: {decided.problem}"
+        case Correction.Kind.TRADE:
+            return "Approved. The order was sent; its page shows what becomes of it."
+        case _:
+            held = text.shares(decided.broker)
+            return f"Approved. Our book of {symbol} is now {held}, the same as the broker's."

@@ -3,14 +3,17 @@ decides. Reads what is stored; never asks the broker and changes nothing.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
-from orders.models import Fill, Order
 from ordinis.console import text
-from positions.models import LedgerEntry, Position
+from ordinis.console.breaks_evidence import Trail, trail
+from positions.ledger import cash_of
+from positions.models import Position
 from reconciliation.models import Correction
 
-RECENT = 8
+Kind: Final = Correction.Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,102 +27,133 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """What both sides are known to say now; shares, or dollars of cash."""
+
+    ours: Decimal | None
+    ours_at: datetime | None
+    brokers: Decimal | None
+    brokers_at: datetime | None
+    moved: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """Everything the page shows beside the correction itself."""
 
     sides: list[Side]
-    effects: list[str]
-    moved: str
-    orders: list[Order]
-    fills: list[Fill]
-    entries: list[LedgerEntry]
-    earlier: list[Correction]
+    present: Present
+    trail: Trail
 
 
 def evidence(correction: Correction) -> Evidence:
     """Gathers it: a fixed number of queries."""
-    position = correction.position
-    of_symbol = {"account_id": correction.account_id, "symbol": position.symbol}
     return Evidence(
-        sides=_sides(correction, position),
-        effects=_effects(correction, position),
-        moved=_moved(correction, position),
-        orders=list(Order.objects.select_related("strategy").filter(**of_symbol)[:RECENT]),
-        fills=list(
-            Fill.objects.select_related("order")
-            .filter(order__account_id=correction.account_id, order__symbol=position.symbol)
-            .order_by("-occurred_at", "-pk")[:RECENT]
-        ),
-        entries=list(position.ledger.select_related("strategy").order_by("-seq")[:RECENT]),
-        earlier=list(
-            Correction.objects.select_related("proposed_by", "decided_by")
-            .filter(position=position, pk__lt=correction.pk)
-            .order_by("-pk")[:RECENT]
-        ),
+        sides=_sides(correction),
+        present=_present(correction),
+        trail=trail(correction.subject, besides=correction),
     )
 
 
 def action(correction: Correction) -> str:
     """What approving does, for a button: add −40 AAPL to the book."""
+    symbol = correction.position.symbol if correction.position else ""
     shown = text.signed_shares(correction.difference)
-    return f"add {shown} {correction.position.symbol} to the book"
+    match correction.kind:
+        case Kind.CASH:
+            return f"add {text.signed_money(correction.difference)} to our cash"
+        case Kind.SPLIT:
+            return f"book the split, {shown} {symbol}"
+        case Kind.AVERAGE_PRICE:
+            return f"take over {text.price(correction.broker_average_price)} for {symbol}"
+        case Kind.TRADE:
+            return f"SEND AN ORDER to {order_words(correction)}"
+        case _:
+            return f"add {shown} {symbol} to the book"
 
 
-def _price(correction: Correction, position: Position) -> Decimal | None:
+def order_words(correction: Correction) -> str:
+    """The trade that brings the broker back to our book: buy 40 AAPL."""
+    assert correction.position is not None, "a trade is of a position"
+    side = "sell" if correction.difference > 0 else "buy"
+    return f"{side} {text.shares(abs(correction.difference))} {correction.position.symbol}"
+
+
+def price_of(correction: Correction) -> Decimal | None:
+    """Dollars a share at which it is valued."""
+    position = correction.position
     return (
-        position.broker_price or correction.broker_average_price or correction.local_average_price
+        (position.broker_price if position else None)
+        or correction.broker_average_price
+        or correction.local_average_price
     )
 
 
-def _sides(correction: Correction, position: Position) -> list[Side]:
-    sides = [
-        Side(
-            "Shares",
-            text.shares(correction.local_qty),
-            text.shares(correction.broker_qty),
-            text.signed_shares(correction.difference),
-        )
-    ]
-    ours, brokers = correction.local_average_price, correction.broker_average_price
-    if ours != brokers:
-        apart = None if ours is None or brokers is None else brokers - ours
+def _sides(correction: Correction) -> list[Side]:
+    if correction.kind == Kind.CASH:
+        apart = text.signed_money(correction.difference)
+        ours, brokers = text.money(correction.local), text.money(correction.broker)
+        return [Side("Cash", ours, brokers, apart)]
+    sides = []
+    if correction.difference:
         sides.append(
-            Side("Average price", text.price(ours), text.price(brokers), text.signed_money(apart))
+            Side(
+                "Shares",
+                text.shares(correction.local),
+                text.shares(correction.broker),
+                text.signed_shares(correction.difference),
+            )
         )
-    if (at := _price(correction, position)) is not None:
+    ours_at, brokers_at = correction.local_average_price, correction.broker_average_price
+    if ours_at != brokers_at:
+        both = ours_at is not None and brokers_at is not None
+        sides.append(
+            Side(
+                "Average price",
+                text.price(ours_at),
+                text.price(brokers_at),
+                _signed_price(brokers_at - ours_at) if both else text.NONE,  # type: ignore[operator]
+            )
+        )
+    at = price_of(correction)
+    if at is not None and correction.difference and correction.kind != Kind.SPLIT:
         sides.append(
             Side(
                 f"Value at {text.price(at)}",
-                text.money(correction.local_qty * at),
-                text.money(correction.broker_qty * at),
+                text.money(correction.local * at),
+                text.money(correction.broker * at),
                 text.signed_money(correction.difference * at),
             )
         )
     return sides
 
 
-def _effects(correction: Correction, position: Position) -> list[str]:
-    symbol = position.symbol
-    effects = [
-        f"The book of {symbol} goes from {text.shares(correction.local_qty)} to "
-        f"{text.shares(correction.broker_qty)} shares: one ledger entry of "
-        f"{text.signed_shares(correction.difference)}, with your name and comment."
-    ]
-    if not correction.broker_qty:
-        effects.append("The position closes.")
-    elif correction.broker_average_price not in (None, correction.local_average_price):
-        ours = correction.local_average_price
-        instead = "" if ours is None else f" instead of {text.price(ours)}"
-        effects.append(
-            "Its average price becomes the broker's, "
-            f"{text.price(correction.broker_average_price)}{instead}."
+def _signed_price(value: Decimal) -> str:
+    return f"+{text.price(value)}" if value > 0 else text.price(value)
+
+
+def _present(correction: Correction) -> Present:
+    position = correction.position
+    if position is None:
+        account = correction.account
+        ours = cash_of(account.pk)
+        return Present(
+            ours=ours,
+            ours_at=None,
+            brokers=account.cash,
+            brokers_at=account.as_of,
+            moved=_cash_moved(correction, ours),
         )
-    effects.append("No order is sent: nothing is bought or sold.")
-    effects.append(
-        "The broker is read once more at that moment. If anything has moved, nothing is booked "
-        "and a new proposal is made."
+    return Present(
+        ours=position.qty,
+        ours_at=position.updated_at,
+        brokers=position.broker_qty,
+        brokers_at=position.broker_as_of,
+        moved=_moved(correction, position),
     )
-    return effects
+
+
+_INSTEAD: Final = "Approving would change nothing and make a new proposal."
 
 
 def _moved(correction: Correction, position: Position) -> str:
@@ -128,14 +162,37 @@ def _moved(correction: Correction, position: Position) -> str:
         return ""
     if position.ledger_version != correction.ledger_version:
         return (
-            f"Our book has moved since this was proposed: it now says {text.shares(position.qty)}. "
-            "Approving would change nothing and make a new proposal."
+            "Our book has moved since this was proposed: it now says "
+            f"{text.shares(position.qty)}. {_INSTEAD}"
         )
-    read_since = position.broker_as_of is not None and position.broker_as_of > correction.watermark
-    if read_since and position.broker_qty != correction.broker_qty:
+    if not _read_since(correction, position.broker_as_of):
+        return ""
+    if position.broker_qty != correction.broker:
         return (
             "The broker's figure has moved since this was proposed: it now says "
-            f"{text.shares(position.broker_qty)}. Approving would change nothing and make a new "
-            "proposal."
+            f"{text.shares(position.broker_qty)}. {_INSTEAD}"
+        )
+    if position.broker_average_price != correction.broker_average_price:
+        return (
+            "The broker's average price has moved since this was proposed: it now says "
+            f"{text.price(position.broker_average_price)}. {_INSTEAD}"
         )
     return ""
+
+
+def _cash_moved(correction: Correction, ours: Decimal | None) -> str:
+    if correction.status != Correction.Status.PROPOSED:
+        return ""
+    if ours is not None and ours != correction.local:
+        return f"Our cash has moved since this was proposed: it now is {text.money(ours)}. {_INSTEAD}"
+    account = correction.account
+    if _read_since(correction, account.as_of) and account.cash != correction.broker:
+        return (
+            "The broker's cash has moved since this was proposed: it now says "
+            f"{text.money(account.cash)}. {_INSTEAD}"
+        )
+    return ""
+
+
+def _read_since(correction: Correction, at: datetime | None) -> bool:
+    return at is not None and at > correction.watermark

@@ -23,22 +23,29 @@ _VIEWER: Final = frozenset(
         "orders.view_orderhistory",
         "orders.view_fill",
         "risk.view_risklimits",
+        "reconciliation.view_dailyreport",
         "reconciliation.view_reconciliationreport",
         "reconciliation.view_break",
         "reconciliation.view_correction",
+        "reconciliation.view_snapshot",
+        "reconciliation.view_rebuild",
     }
 )
 # To add a report is to compare now.
 _OPERATOR: Final = frozenset(
     {
+        "alerts.close_alert",
+        "alerts.send_test_alert",
         "reconciliation.add_reconciliationreport",
         "reconciliation.propose_correction",
+        "reconciliation.work_on_break",
         "risk.halt_trading",
     }
 )
 _APPROVER: Final = frozenset(
     {
         "reconciliation.decide_correction",
+        "reconciliation.rebuild_book",
         "risk.decide_risklimits",
         "risk.flatten_positions",
         "risk.resume_trading",
@@ -53,6 +60,8 @@ _ADMINISTRATOR: Final = frozenset(
         "accounts.view_apitoken",
         "accounts.add_apitoken",
         "accounts.change_apitoken",
+        "alerts.send_test_alert",
+        "reconciliation.rebuild_book",
         "auth.view_user",
         "auth.add_user",
         "auth.change_user",

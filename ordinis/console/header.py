@@ -3,10 +3,9 @@ complete sync is, and whether something waits for a decision.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
-from django.conf import settings
 from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 
@@ -79,11 +78,11 @@ def header() -> Header:
 
 def _sync(account: BrokerAccount, at: datetime | None, limits: Limits, state: TradingState) -> Sync:
     watched = limits.reconcile_mode != RiskLimits.ReconcileMode.OFF
-    return Sync(account, at, watched, _tone(at) if watched else "amber", state)
+    return Sync(account, at, watched, _tone(account, at) if watched else "amber", state)
 
 
-def _tone(at: datetime | None) -> str:
+def _tone(account: BrokerAccount, at: datetime | None) -> str:
     if at is None:
         return "amber"
-    cadences = (timezone.now() - at) / timedelta(seconds=settings.RECONCILE_SECONDS)
+    cadences = (timezone.now() - at) / account.cadence
     return "red" if cadences > TOO_LATE else "amber" if cadences > LATE else ""

@@ -30,6 +30,7 @@ _MENU: Final = (
     ("Breaks", "reconciliation", "break"),
     ("Corrections", "reconciliation", "correction"),
     ("Reconciliation", "reconciliation", "reconciliationreport"),
+    ("Reports", "reconciliation", "dailyreport"),
     ("Risk limits", "risk", "risklimits"),
     ("Alerts", "alerts", "alert"),
     ("Strategies", "accounts", "strategy"),

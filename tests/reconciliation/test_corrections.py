@@ -143,6 +143,7 @@ def test_who_proposed_it_may_not_decide_it_and_the_database_agrees(
     row = make_break(book)
     own = corrections.propose(row, figures.ask(book), by=approver)
     assert own is not None
+    User.objects.create_superuser("somebody else")
 
     with pytest.raises(MayNotDecide):
         decide(own.pk, "approve", user=approver, comment="mine")
@@ -150,6 +151,25 @@ def test_who_proposed_it_may_not_decide_it_and_the_database_agrees(
         Correction.objects.filter(pk=own.pk).update(decided_by=approver)
 
     assert Position.objects.get(symbol="KO").qty == 100
+
+
+def test_the_only_person_decides_his_own_by_typing_the_accounts_name_and_it_is_marked(
+    sim: SimulatorServer, book: BrokerAccount, approver: User
+) -> None:
+    hold(sim, "KO", "90", "60")
+    row = make_break(book)
+    decide(waiting().pk, "reject", user=approver, comment="not yet")
+    own = corrections.propose(row, figures.ask(book), by=approver, reason="now it is right")
+    assert own is not None
+
+    with pytest.raises(ValueError, match="main"):
+        decide(own.pk, "approve", user=approver, comment="mine", account_name="other")
+    assert Position.objects.get(symbol="KO").qty == 100
+    decide(own.pk, "approve", user=approver, comment="mine", account_name="main")
+
+    own.refresh_from_db()
+    assert (own.status, own.self_decided) == ("applied", True)
+    assert Position.objects.get(symbol="KO").qty == 90
 
 
 def test_without_the_permission_nobody_decides(

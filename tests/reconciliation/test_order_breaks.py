@@ -61,7 +61,7 @@ def test_a_trade_taken_back_or_corrected_is_a_break_for_a_person_and_moves_no_bo
 
     row = Break.objects.get(kind="trade_bust")
     assert (row.symbol, row.order_id, row.severity) == ("TSLA", bought.pk, "critical")
-    assert (row.local_qty, row.broker_qty) == (50, Decimal(broker))
+    assert (row.local, row.broker) == (50, Decimal(broker))
     assert Bust.objects.get().kind == kind
     assert Alert.objects.filter(code=kind).count() == 1
     assert Position.objects.get(symbol="TSLA").qty == 50
@@ -127,7 +127,7 @@ def test_an_order_that_filled_beyond_its_quantity_is_a_break_and_its_shares_are_
 
     assert Position.objects.get(symbol="TSLA").qty == 60
     row = Break.objects.get(kind="order_fill")
-    assert (row.order_id, row.local_qty, row.broker_qty) == (bought.pk, 50, 60)
+    assert (row.order_id, row.local, row.broker) == (bought.pk, 50, 60)
     assert Alert.objects.get(code="overfill").severity == "critical"
     assert list(violations()) == []
 

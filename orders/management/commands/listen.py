@@ -2,12 +2,14 @@
 
 import asyncio
 import signal
+import threading
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from orders.stream import Consumer
 from ordinis.accounts.models import BrokerAccount
+from ordinis.alerts.silence import watch_worker
 from ordinis.broker.alpaca_stream import KeysRefused
 from ordinis.broker.errors import BrokerRefused
 from ordinis.broker.registry import credentials
@@ -20,6 +22,9 @@ class Command(BaseCommand):
         account = BrokerAccount.served().first()
         if account is None:
             raise CommandError("There is no account yet: run manage.py start, or create_token.")
+        threading.Thread(
+            target=watch_worker, args=(threading.Event(),), name="worker watch", daemon=True
+        ).start()
         try:
             key_id, secret_key = credentials()
             consumer = Consumer(account, key_id=key_id, secret_key=secret_key)

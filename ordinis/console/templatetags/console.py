@@ -97,20 +97,15 @@ def severity(value: str, words: str) -> SafeString:
     return badge(words, "red" if value == "critical" else "amber")
 
 
-def difference_count(report: ReconciliationReport) -> int:
-    """How many positions a report found to differ."""
-    return len(report.zombies) + len(report.orphans) + len(report.quantity_drifts)
-
-
 @register.simple_tag
 def report_result(report: ReconciliationReport) -> SafeString:
     """What a comparison found, in words."""
     if not report.complete:
         return badge("Incomplete", "amber")
-    found = difference_count(report)
+    found = report.differences_count
     if not found:
         return badge("Book equals broker")
-    return badge(f"{found} positions differ" if found > 1 else "1 position differs", "amber")
+    return badge(f"{found} differences" if found > 1 else "1 difference", "amber")
 
 
 @register.simple_tag

@@ -11,6 +11,18 @@ from reconciliation.api import report_out
 from reconciliation.models import ReconciliationReport
 from reconciliation.run import Busy, reconcile
 
+_WORDS = {
+    "suspect": "looked at once more",
+    "wait": "waited for: it moves, or the second look is not due yet",
+    "opened": "made a break",
+    "reopened": "opened again",
+    "seen_again": "counted once more",
+    "healed": "closed: it is gone",
+    "proposed": "proposed for correction",
+    "corrected": "corrected, within the limits",
+    "halted": "answered with a halt of trading",
+}
+
 
 class Command(BaseCommand):
     help = "Compare book and broker now."
@@ -31,7 +43,7 @@ class Command(BaseCommand):
         incomplete = False
         for account in accounts:
             try:
-                report = reconcile(account, dry_run=options["dry_run"])
+                report = reconcile(account, dry_run=options["dry_run"], source="command")
             except Busy as error:
                 raise CommandError(str(error)) from error
             incomplete = incomplete or not report.complete
@@ -45,10 +57,18 @@ class Command(BaseCommand):
 def _sentence(report: ReconciliationReport) -> str:
     if not report.complete:
         return f"{report.account}: incomplete: {report.reason}"
-    return (
+    what = (
         f"{report.account}: {report.compared_count} positions compared in "
         f"{report.duration_seconds} s; zombies: {', '.join(report.zombies) or 'none'}; orphans: "
         f"{', '.join(report.orphans) or 'none'}; quantity differs: "
         f"{', '.join(drift['symbol'] for drift in report.quantity_drifts) or 'none'}; "
         f"{report.pending_approval_count} corrections wait for a decision"
     )
+    return "\n".join([what, *(_line(report, action) for action in report.actions)])
+
+
+def _line(report: ReconciliationReport, action: dict[str, Any]) -> str:
+    would = "would be " if report.dry_run else ""
+    words = _WORDS.get(action["action"], action["action"])
+    about = action["symbol"] or action["subject"]
+    return f"  {action['kind']} {about}: {would}{words}. {action['words']}".rstrip()

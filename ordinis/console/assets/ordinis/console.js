@@ -1,5 +1,5 @@
 // Ages tick between two refreshes, and a refresh that fails is said out loud: nothing on a page
-// may look fresh that is not.
+// may look fresh that is not. One box can choose all of a list.
 "use strict";
 
 (() => {
@@ -31,8 +31,20 @@
     document.getElementById("lost").hidden = !is;
   };
 
+  // One box that chooses all of a list: nothing is sent by it.
+  const chooseAll = () => {
+    for (const all of document.querySelectorAll("input[data-chooses]")) {
+      all.closest("label").hidden = false;
+      all.addEventListener("change", () => {
+        const each = `input[name="${all.dataset.chooses}"][form="${all.dataset.form}"]`;
+        for (const box of document.querySelectorAll(each)) box.checked = all.checked;
+      });
+    }
+  };
+
   document.addEventListener("DOMContentLoaded", () => {
     tick();
+    chooseAll();
     setInterval(tick, 1000);
     document.body.addEventListener("htmx:afterSwap", tick);
     document.body.addEventListener("htmx:afterRequest", (event) => lost(!event.detail.successful));

@@ -1,0 +1,16 @@
+"""The cells of a daily report, for templates. Holds no rule."""
+
+from django import template
+
+from ordinis.console.daily_text import shown
+from reconciliation.daily_cells import Table
+
+register = template.Library()
+register.filter("shown", shown)
+
+
+@register.filter
+def is_number(table: Table, column: int) -> bool:
+    """Whether a column holds numbers: where its first row does."""
+    units = [row[column].unit for row in table.rows[:1]]
+    return column > 0 and units not in (["text"], ["moment"])
