@@ -133,11 +133,12 @@ def _number(report: OrderReport, name: str) -> Decimal | None:
 
 def _worst_price(order: Order, price: Decimal | None) -> Decimal | None:
     """Dollars a share that it may come to, by the rules for orders of our own."""
-    if order.sells_short:
-        told = max(filter(None, (price, order.limit_price, order.stop_price)), default=None)
-        if told is None:
+    if order.sells_short:  # its limit is a floor: what counts is what a share costs
+        asked = None if price is None else price * SHORT_COLLAR
+        worst = max(filter(None, (asked, order.limit_price, order.stop_price)), default=None)
+        if worst is None:
             raise _unpriced(order)
-        return max(told * SHORT_COLLAR if price else told, order.limit_price or Decimal(0))
+        return worst
     try:
         return pricing.worst_price(
             side=order.side,

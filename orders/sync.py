@@ -4,6 +4,7 @@ An absence is only concluded from a complete list, and then looked up order by o
 """
 
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -55,13 +56,15 @@ def take_in(account: BrokerAccount, report: OrderReport, source: Source) -> Orde
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polled:
     """What a poll read: the broker's open orders, and which of ours it looked up and does not
-    know; whether all could be read, and why not. `asked_at` is the database's time of asking."""
+    know; whether all could be read, and why not. `asked_at` is the database's time of asking,
+    `broker_seconds` how long the broker took for the list."""
 
     orders: tuple[OrderReport, ...]
     missing: frozenset[str]
     complete: bool
     reason: str
     asked_at: datetime
+    broker_seconds: float
 
 
 def poll(account: BrokerAccount, source: Source = Source.POLL) -> bool:
@@ -78,7 +81,9 @@ def read_orders(account: BrokerAccount, source: Source = Source.POLL) -> Polled:
     asked_at = figures.database_now()
     # Ours first: an order sent after this is not missed for being absent from the list.
     ours = {order.pk: order for order in _open_at_broker(account)}
+    began = time.monotonic()
     theirs = broker.open_orders()
+    broker_seconds = time.monotonic() - began
     known = _known(account, theirs.items)
     for report in theirs.items:
         order = known.get(report.broker_order_id) or known.get(report.client_order_id)
@@ -106,6 +111,7 @@ def read_orders(account: BrokerAccount, source: Source = Source.POLL) -> Polled:
         complete=not unread,
         reason=unread,
         asked_at=asked_at,
+        broker_seconds=broker_seconds,
     )
 
 

@@ -109,7 +109,7 @@ def _channel(name: str, row: AlertChannel | None) -> str:
     last = f"last worked on {worked}" if worked else "never worked"
     if not row.failures:
         return f"{name}: {last}"
-    return f"{name}: the last {row.failures} messages failed, {last} ({row.last_error})"
+    return f"{name}: failures in a row: {row.failures}, {last} ({row.last_error})"
 
 
 def _queue() -> Iterator[Finding]:

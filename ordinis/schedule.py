@@ -50,7 +50,8 @@ JOBS = (
     Job("breaker", "orders.outcome_jobs.breaker", every=5),
     Job("watch", "orders.jobs.watch", every=30),
     Job("poll", "orders.jobs.poll", every=settings.POLL_SECONDS),
-    Job("reconcile", "reconciliation.jobs.reconcile", every=settings.RECONCILE_SECONDS),
+    # Looks whether a run is due: one on demand puts off the next.
+    Job("reconcile", "reconciliation.jobs.reconcile", every=min(5, settings.RECONCILE_SECONDS)),
     Job("second_look", "reconciliation.jobs.second_look", every=5),
     Job("after_orders", "reconciliation.jobs.after_orders", every=2),
     Job("calendar", "risk.jobs.calendar", every=3600),

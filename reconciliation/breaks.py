@@ -358,7 +358,7 @@ def _seen_again(steps: list[Step], now: datetime, limits: Limits) -> set[int]:
     for step in steps:
         row, item = step.row, step.item
         assert row is not None
-        before = (row.kind, row.local, row.broker)
+        before, apart = (row.kind, row.local, row.broker), row.difference
         kind = row.kind
         _describe(row, item, limits)
         row.last_seen = now
@@ -366,7 +366,9 @@ def _seen_again(steps: list[Step], now: datetime, limits: Limits) -> set[int]:
         rows.append(row)
         if (row.kind, row.local, row.broker) != before:
             moved.add(row.pk)
-            history.note(row, What.CHANGED, at=now, text=sentence(row))
+            # Both sides of a symbol that trades move together, all day: no news of the break.
+            if kind != row.kind or apart != row.difference:
+                history.note(row, What.CHANGED, at=now, text=sentence(row))
             if kind != row.kind:
                 end_alert(row.account_id, code=f"break_{kind}", subject=history.alert_subject(row))
             _tell(row, limits)

@@ -106,11 +106,12 @@ def _averages_differ(ours: BookPosition, theirs: BrokerPosition, tolerances: Tol
 def _orders(book: Book, facts: Facts) -> Iterator[Found]:
     ours = {order.broker_order_id: order for order in book.orders if order.broker_order_id}
     by_client_id = {order.client_order_id for order in book.orders}
-    listed = {order.broker_order_id for order in facts.orders}
+    # A list that was read page by page can name an order twice.
+    listed = {order.broker_order_id: order for order in facts.orders}
     for order in sorted(ours.values(), key=_place):
-        if order.is_open and order.broker_order_id in facts.missing - listed:
+        if order.is_open and order.broker_order_id in facts.missing - listed.keys():
             yield _of_order(Kind.ORDER_MISSING, order, order.qty - order.filled_qty, ZERO)
-    for theirs in sorted(facts.orders, key=lambda each: (each.symbol, each.broker_order_id)):
+    for theirs in sorted(listed.values(), key=lambda each: (each.symbol, each.broker_order_id)):
         known = ours.get(theirs.broker_order_id)
         if known is not None:
             yield from _differing(known, theirs)

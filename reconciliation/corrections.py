@@ -176,10 +176,25 @@ def make(
     )
     row.status = Break.Status.CORRECTING
     Break.objects.filter(pk=row.pk).update(status=row.status)
-    history.note(
-        row, What.PROPOSED, at=read.asked_at, actor=correction.actor, text=reason or f"{correction}"
-    )
+    if by is not None or not _said_before(correction):
+        words = reason or f"{correction}"
+        history.note(row, What.PROPOSED, at=read.asked_at, actor=correction.actor, text=words)
     return correction
+
+
+def _said_before(correction: Correction) -> bool:
+    """Whether it takes the place of one for as many shares: both sides of a symbol that trades
+    move together, all day."""
+    last = (
+        Correction.objects.filter(subject=correction.subject_id, status=Status.SUPERSEDED)
+        .exclude(pk=correction.pk)
+        .order_by("-pk")
+        .first()
+    )
+    return last is not None and (last.kind, last.difference) == (
+        correction.kind,
+        correction.difference,
+    )
 
 
 _LIMITS = ("reconcile_mode", "auto_correct_max_value", "auto_correct_max_qty")

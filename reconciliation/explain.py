@@ -47,7 +47,8 @@ def explain(
 
 
 def _action(actions: Sequence[CorporateAction], shares: Decimal) -> CorporateAction | None:
-    return next((action for action in actions if shares and action.qty == shares), None)
+    fitting = (action for action in actions if shares and action.qty == shares)
+    return min(fitting, key=lambda action: action.kind, default=None)
 
 
 def _outside(
@@ -80,7 +81,10 @@ def _told(code: str, trades: Sequence[OutsideTrade], qty: Decimal, price: Decima
 
 def _on_its_way(symbol: str, shares: Decimal, book: Book) -> Explanation | None:
     """An order of ours whose fill only one side may know of yet."""
-    of_symbol = [order for order in book.orders if order.symbol == symbol and order.is_open]
+    of_symbol = sorted(
+        (order for order in book.orders if order.symbol == symbol and order.is_open),
+        key=lambda order: order.client_order_id,
+    )
     for order in of_symbol:
         if order.status in statuses.UNPROVED:
             return {"code": "unresolved_order", "client_order_id": order.client_order_id}

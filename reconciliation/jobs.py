@@ -12,6 +12,7 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.budget import Priority, priority
 from ordinis.broker.errors import BrokerError
 from reconciliation import corrections, queue, snapshots, symbols, trades
+from reconciliation import daily as daily_reports
 from reconciliation.models import ReconciliationReport, Suspect
 from reconciliation.run import reconcile as reconcile_account
 from risk.exchange import REGULAR, session_at
@@ -86,7 +87,7 @@ def _is_due(account: BrokerAccount, now: datetime, cadence: timedelta) -> bool:
     last = ReconciliationReport.objects.filter(account=account, dry_run=False).aggregate(
         last=Max("started_at")
     )["last"]
-    return last is None or now - last >= cadence * 0.8
+    return last is None or now - last >= cadence * 0.9
 
 
 def expire() -> None:
@@ -107,3 +108,8 @@ def trade() -> None:
 def forget() -> None:
     """Drops raw evidence that is older than it is to be kept."""
     snapshots.forget(database_now())
+
+
+def daily() -> None:
+    """Makes the report of each day whose close has passed, and of those that were missed."""
+    daily_reports.make_due(database_now())

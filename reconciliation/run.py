@@ -111,13 +111,11 @@ def _run(account: BrokerAccount, *, dry_run: bool, source: str, actor: str) -> R
         started_at=started_at,
         complete=True,
     )
-    broker_time = _Stopwatch()
     try:
-        with broker_time:
-            taken = snapshots.take(account)
-        found, taken = _compare(account, taken, broker_time)
-        with broker_time:
-            made = breaks.plan(account, found, taken.figures.asked_at)
+        taken = snapshots.take(account)
+        report.broker_seconds = Decimal(f"{taken.broker_seconds:.3f}")
+        found, taken = _compare(account, taken)
+        made = breaks.plan(account, found, taken.figures.asked_at)
     except BrokerError as error:
         report.complete, report.reason = False, error.message
         report.snapshot = Snapshot.objects.create(
@@ -138,7 +136,6 @@ def _run(account: BrokerAccount, *, dry_run: bool, source: str, actor: str) -> R
         account=account, status=Correction.Status.PROPOSED
     ).count()
     report.order_breaks = [*report.order_breaks, *order_breaks.described(account)]
-    report.broker_seconds = Decimal(f"{broker_time.seconds:.3f}")
     report.duration_seconds = Decimal(f"{time.monotonic() - started:.3f}")
     _count_reconciled(report)
     report.save()
@@ -147,32 +144,16 @@ def _run(account: BrokerAccount, *, dry_run: bool, source: str, actor: str) -> R
     return report
 
 
-class _Stopwatch:
-    """Seconds spent inside, added up."""
-
-    seconds = 0.0
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds += time.monotonic() - self._began
-
-
 # --- comparing ---------------------------------------------------------------------------------
 
 
-def _compare(
-    account: BrokerAccount, taken: snapshots.Taken, broker_time: _Stopwatch
-) -> tuple[list[Found], snapshots.Taken]:
+def _compare(account: BrokerAccount, taken: snapshots.Taken) -> tuple[list[Found], snapshots.Taken]:
     """Compares; where something differs that the broker's other activities may explain, these are
     read, and it is compared once more."""
     found = compare(read_book(account, taken), taken.facts)
     if not any(item.kind in _MAY_BE_EXPLAINED for item in found):
         return found, taken
-    with broker_time:
-        new = outside.read_activities(account, taken.figures.asked_at)
-    if not new:
+    if not outside.read_activities(account, taken.figures.asked_at):
         return found, taken
     since = taken.figures.asked_at - snapshots.EXPLAINS
     facts = replace(taken.facts, actions=outside.actions(account, since=since))

@@ -7,6 +7,7 @@ whole reading incomplete.
 
 import hashlib
 import json
+import time
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,10 +26,11 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerUnavailable
 from ordinis.broker.port import AccountReport, ActivityReport, OrderReport, PositionReport
 from ordinis.numbers import plain
+from positions import broker_view
 from reconciliation import outside
 from reconciliation.facts import ZERO, Baseline, BrokerOrder, BrokerPosition, Facts
 from reconciliation.models import AccountWatch, Snapshot
-from risk.figures import Figures, database_now
+from risk.figures import Figures, ask, database_now
 
 # Lists of fills overlap by this much: a fill may be listed a moment after it was made.
 _OVERLAP = timedelta(minutes=2)
@@ -45,6 +47,8 @@ class Taken:
     figures: Figures
     row: Snapshot
     orders_asked_at: datetime
+    # How long the broker took for its lists.
+    broker_seconds: float
 
 
 def take(account: BrokerAccount) -> Taken:
@@ -57,8 +61,11 @@ def take(account: BrokerAccount) -> Taken:
     polled = sync.read_orders(account, OrderHistory.Source.RECONCILE)
     if not polled.complete:
         raise BrokerUnavailable(f"The broker's orders could not all be read. {polled.reason}")
-    fills = _read_fills(account, polled.asked_at)
-    figures = sync.refresh(account)
+    fills, fills_seconds = _read_fills(account)
+    began = time.monotonic()
+    figures = ask(account)
+    seconds = polled.broker_seconds + fills_seconds + time.monotonic() - began
+    broker_view.record(account, figures.account, figures.positions.values(), figures.asked_at)
     row = _keep(account, polled.orders, fills, figures)
     AccountWatch.objects.filter(account=account).update(fills_through=polled.asked_at)
     facts = Facts(
@@ -75,19 +82,27 @@ def take(account: BrokerAccount) -> Taken:
         trades=outside.trades(account, since=figures.asked_at - EXPLAINS),
         actions=outside.actions(account, since=figures.asked_at - EXPLAINS),
     )
-    return Taken(facts=facts, figures=figures, row=row, orders_asked_at=polled.asked_at)
+    return Taken(
+        facts=facts,
+        figures=figures,
+        row=row,
+        orders_asked_at=polled.asked_at,
+        broker_seconds=seconds,
+    )
 
 
 # --- fills -------------------------------------------------------------------------------------
 
 
-def _read_fills(account: BrokerAccount, now: datetime) -> tuple[ActivityReport, ...]:
+def _read_fills(account: BrokerAccount) -> tuple[tuple[ActivityReport, ...], float]:
     """Brings fills of ours that orders have not told yet to the door, and notes those that are of
-    nobody here."""
+    nobody here. Returns all, and how long the broker took for them."""
     assert account.opened_at is not None, "the book was opened first"
     watch, _ = AccountWatch.objects.get_or_create(account=account)
     since = max(account.opened_at, (watch.fills_through or account.opened_at) - _OVERLAP)
+    began = time.monotonic()
     listing = broker_for(account).fills_since(since)
+    seconds = time.monotonic() - began
     if not listing.complete:
         raise BrokerUnavailable(f"The broker's fills could not all be read. {listing.reason}")
     ours, foreign = _told_apart(account, listing.items)
@@ -95,7 +110,7 @@ def _read_fills(account: BrokerAccount, now: datetime) -> tuple[ActivityReport, 
         _look_up(order)
     foreign = _without_unproved(account, foreign)
     outside.record(account, foreign)
-    return listing.items
+    return listing.items, seconds
 
 
 def _told_apart(

@@ -79,7 +79,6 @@ def _tell(configuration: Configuration) -> None:
     before = _before(alerts)
     made = []
     for alert in alerts:
-        pointless = alert.ended_at is not None and alert.severity == Severity.WARNING
         for channel in configuration.channels:
             states = before.get((alert.pk, channel.name), set())
             if State.PENDING in states or not channel.hears(alert):
@@ -91,8 +90,6 @@ def _tell(configuration: Configuration) -> None:
                     kind=Kind.REPEAT if State.SENT in states else Kind.PROBLEM,
                     severity=alert.severity,
                     number=alert.times_told,
-                    state=State.SUPPRESSED if pointless else State.PENDING,
-                    reason=OVER_BEFORE if pointless else "",
                     # What comes within this time goes into the same message.
                     next_attempt_at=Now() + timedelta(seconds=settings.ALERT_BATCH_SECONDS),
                 )

@@ -18,7 +18,7 @@ def tell_of_channels(configuration: Configuration) -> None:
     """Raises and ends these alerts; writes only where something changed."""
     dead = {
         channel.name: (
-            f"The channel {channel.name} has not taken the last {channel.failures} messages: "
+            f"The channel {channel.name} has failed {channel.failures} times in a row: "
             f"{channel.last_error} It is tried again at least every "
             f"{settings.ALERT_BACKOFF[-1] / 60:g} minutes; check its address, and its service."
         )

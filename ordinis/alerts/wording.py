@@ -125,7 +125,8 @@ def _line(message: AlertMessage, *, several: bool) -> str:
     alert = message.alert
     if alert is None:
         return f"Nothing is wrong: this only shows that messages arrive here. {message.reason}"
-    said = f"{_account(message)}: {alert.message}" if several else alert.message
+    named = f"{_account(message)}: " if several and _account(message) else ""
+    said = f"{named}{alert.message}"
     said = " ".join(mask(said).split())
     said = said if len(said) <= _LINE else f"{said[: _LINE - 1]}…"
     if message.kind == Kind.RECOVERY and alert.ended_at:

@@ -1,5 +1,5 @@
-"""What is stored around a difference: orders, fills, ledger, what the broker told of trades and money
-outside, and what was different before. Reads what is stored; never asks the broker.
+"""What is stored around a difference: orders, fills, ledger, what the broker told of trades outside
+and of money, and what was different before. Reads what is stored; never asks the broker.
 """
 
 from dataclasses import dataclass, field
@@ -48,7 +48,9 @@ def trail(row: Break, *, besides: Correction | None = None) -> Trail:
     corrections = Correction.objects.filter(
         account_id=account_id, subject__subject=row.subject
     ).select_related("position", "proposed_by", "decided_by")
-    others = corrections.exclude(subject=row) if besides is None else corrections.exclude(pk=besides.pk)
+    others = (
+        corrections.exclude(subject=row) if besides is None else corrections.exclude(pk=besides.pk)
+    )
     found = Trail(
         symbol=symbol,
         earlier=list(same.select_related("order").order_by("-pk")[:RECENT]),

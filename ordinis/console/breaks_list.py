@@ -83,8 +83,6 @@ class BreakList(ReadOnlyAdmin[Break]):
         "times_seen",
         "holder",
         "comments",
-        "words",
-        "last",
     )
     list_display_links = ("what",)
     list_filter = (AnyAccountFilter, EndedFilter, KindFilter, "severity", AssigneeFilter)
@@ -109,8 +107,10 @@ class BreakList(ReadOnlyAdmin[Break]):
         return rows.annotate(said=Coalesce(Subquery(said), 0))
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        return ("chosen", *self.list_display) if self.may(request, "work_on_break") else (
-            self.list_display
+        return (
+            ("chosen", *self.list_display)
+            if self.may(request, "work_on_break")
+            else (self.list_display)
         )
 
     def get_ordering(self, request: HttpRequest) -> Any:
@@ -123,7 +123,7 @@ class BreakList(ReadOnlyAdmin[Break]):
         context = {"may_work": may_work, "people": people() if may_work else []}
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
-    @admin.display(description="choose")
+    @admin.display(description=SafeString('<span class="unseen">Choose</span>'))
     def chosen(self, row: Break) -> SafeString:
         if row.ended_at is not None:
             return format_html("{}", text.NONE)
@@ -142,9 +142,12 @@ class BreakList(ReadOnlyAdmin[Break]):
         words = row.get_severity_display()
         return badge(words) if row.ended_at else severity(row.severity, words)
 
-    @admin.display(description="kind", ordering="kind")
-    def kind_words(self, row: Break) -> str:
-        return breaks_text.KIND_WORDS[row.kind]
+    @admin.display(description="kind, and what explains it", ordering="kind")
+    def kind_words(self, row: Break) -> SafeString:
+        words, why = breaks_text.KIND_WORDS[row.kind], explained(row.explanation)
+        if not why:
+            return format_html("{}", words)
+        return format_html('{} <span class="why">{}</span>', words, why)
 
     @admin.display(description="ours")
     def ours(self, row: Break) -> str:
@@ -164,31 +167,24 @@ class BreakList(ReadOnlyAdmin[Break]):
 
     @admin.display(description="state", ordering="status")
     def state(self, row: Break) -> SafeString:
-        return badge(row.get_status_display(), _BUSY.get(Break.Status(row.status), ""))
+        words = "To decide" if row.status == Break.Status.CORRECTING else row.get_status_display()
+        return badge(words, _BUSY.get(Break.Status(row.status), ""))
 
     @admin.display(description="age", ordering="first_seen")
     def since(self, row: Break) -> SafeString:
         return moment(row.first_seen) if row.ended_at else age(row.first_seen, "")
 
-    @admin.display(description="last seen", ordering="last_seen")
-    def last(self, row: Break) -> SafeString:
-        return age(row.last_seen)
-
-    @admin.display(description="times seen", ordering="seen_count")
+    @admin.display(description="seen", ordering="seen_count")
     def times_seen(self, row: Break) -> int:
         return row.seen_count
 
-    @admin.display(description="assigned to", ordering="assignee__username")
+    @admin.display(description="has it", ordering="assignee__username")
     def holder(self, row: Break) -> str:
         return row.assignee.get_username() if row.assignee else text.NONE
 
     @admin.display(description="comments")
     def comments(self, row: Break) -> int:
         return row.said  # type: ignore[attr-defined,no-any-return]
-
-    @admin.display(description="what explains it")
-    def words(self, row: Break) -> str:
-        return explained(row.explanation) or text.NONE
 
 
 def people() -> list[User]:

@@ -1,4 +1,4 @@
-"""The page of one break: both sides, what explains it, what can be done, evidence, whole history."""
+"""The page of one break: both sides, what explains it, what can be done, evidence, history."""
 
 from typing import Any
 
@@ -85,8 +85,7 @@ class BreakAdmin(BreakList):
             "may_restore": may_restore and row.kind in breaks_work.TRADED_BACK,
             "may_adopt": may_act and row.kind == Kind.ORDER_EXTERNAL,
             "may_work": may_work,
-            "may_acknowledge": may_work
-            and row.status not in (Break.Status.ACKNOWLEDGED, *_ENDED),
+            "may_acknowledge": may_work and row.status not in (Break.Status.ACKNOWLEDGED, *_ENDED),
             "may_resolve": may_work and not queue.why_not_resolved(row),
             "is_mass": row.kind == Kind.MASS,
             "people": people() if may_work and row.is_open else [],

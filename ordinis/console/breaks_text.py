@@ -11,8 +11,12 @@ from reconciliation.models import OF_ORDERS, OF_POSITIONS, Break, Correction, Ki
 _DOLLARS: Final = frozenset({Kind.CASH, Kind.BUYING_POWER, Correction.Kind.CASH})
 # The units of a figure, as `figure` takes them.
 SHARES, DOLLARS, PRICE, COUNT = "shares", "money", "price", "count"
-# What a report's short words for a kind are.
-KIND_WORDS: Final = {kind.value: str(kind.label).partition(":")[0] for kind in Kind}
+# What a list calls a kind.
+KIND_WORDS: Final = {
+    **{kind.value: str(kind.label).partition(":")[0].removesuffix(" differs") for kind in Kind},
+    Kind.BUYING_POWER.value: "Buying power",
+    Kind.MASS.value: "Mass difference",
+}
 
 
 def unit(kind: str) -> str:
@@ -79,8 +83,9 @@ def subject(row: Break) -> str:
         return row.symbol
     if row.order_id is not None:
         return f"Order {row.order} ({row.symbol})"
-    if row.kind in OF_ORDERS:
-        return f"Broker order {row.broker_order_id[:8]}… ({row.symbol})"
+    if row.kind in OF_ORDERS and row.broker_order_id:
+        more = "…" if len(row.broker_order_id) > 8 else ""
+        return f"Broker order {row.broker_order_id[:8]}{more} ({row.symbol})"
     return {Kind.CASH: "Cash", Kind.BUYING_POWER: "Buying power", Kind.MASS: "All positions"}.get(
         Kind(row.kind), row.symbol or row.subject
     )

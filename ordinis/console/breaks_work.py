@@ -75,8 +75,10 @@ def _others(ids: list[int], count: int) -> str:
 
 def _chosen(request: HttpRequest) -> User | None:
     key = request.POST.get("to", "")
-    if not key:
+    if key == "nobody":
         return None
+    if not key:
+        raise NotDone("Choose the person who is to have it, or nobody.")
     found = User.objects.filter(pk=int(key)).first() if key.isdecimal() else None
     if found is None:
         raise NotDone("There is no such person any more; choose another.")
@@ -180,9 +182,7 @@ def restore(page: Page, request: HttpRequest, row: Break) -> HttpResponse:
 
 
 # By the last part of the address: what is needed, and what is done.
-_ACTIONS: Final[
-    dict[str, tuple[str, Callable[[Page, HttpRequest, Break], str | HttpResponse]]]
-] = {
+_ACTIONS: Final[dict[str, tuple[str, Callable[[Page, HttpRequest, Break], str | HttpResponse]]]] = {
     "comment": (WORK, comment),
     "assign": (WORK, assign),
     "acknowledge": (WORK, acknowledge),

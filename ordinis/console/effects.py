@@ -20,7 +20,6 @@ from risk.limits import in_force
 Kind: Final = Correction.Kind
 # A proposal keeps these of the limits that held then.
 _LIMIT_WORDS: Final = {
-    "mode": "Reconcile mode",
     "reconcile_mode": "Reconcile mode",
     "auto_correct_max_value": "Corrects by itself up to, in dollars",
     "auto_correct_max_qty": "Corrects by itself up to, in shares",
@@ -88,11 +87,13 @@ def words(correction: Correction) -> list[str]:
     if correction.kind == Kind.POSITION and not correction.broker:
         found.append("The position closes.")
     entry = "cash entry" if correction.kind == Kind.CASH else "ledger entry"
-    found.append(f"It is one {entry} with your name and comment, and it can not be taken back.")
+    found.append(f"It is one {entry} with your name and comment, and it cannot be taken back.")
     if correction.kind == Kind.POSITION and not correction.price and _closes(correction):
         found.append(
             "At what price the shares went is not known, so no profit or loss is booked for them."
         )
+    if correction.kind == Correction.Kind.POSITION:
+        found.append("Exposure is our book's here; risk checks go by what the broker holds.")
     found.append("No order is sent: nothing is bought or sold.")
     found.append(_ANEW)
     return found
@@ -108,8 +109,9 @@ def limits_then(correction: Correction) -> list[tuple[str, str]]:
     """The limits that held when it was proposed, by name."""
     stored: dict[str, Any] = correction.limits
     return [
-        (_LIMIT_WORDS.get(name, name.replace("_", " ").capitalize()), str(value).replace("_", " "))
-        for name, value in stored.items()
+        (words, str(stored[name]).replace("_", " "))
+        for name, words in _LIMIT_WORDS.items()
+        if name in stored
     ]
 
 

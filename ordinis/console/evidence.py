@@ -184,7 +184,9 @@ def _cash_moved(correction: Correction, ours: Decimal | None) -> str:
     if correction.status != Correction.Status.PROPOSED:
         return ""
     if ours is not None and ours != correction.local:
-        return f"Our cash has moved since this was proposed: it now is {text.money(ours)}. {_INSTEAD}"
+        return (
+            f"Our cash has moved since this was proposed: it now is {text.money(ours)}. {_INSTEAD}"
+        )
     account = correction.account
     if _read_since(correction, account.as_of) and account.cash != correction.broker:
         return (

@@ -98,13 +98,13 @@ class RebuildAdmin(ReadOnlyAdmin[Rebuild]):
     def _form(
         self, request: HttpRequest, account: BrokerAccount, *, status: int = 200, error: str = ""
     ) -> HttpResponse:
-        plan, changes = None, ()
+        plan: rebuild.Plan | None = None
         try:
             plan = rebuild.preview(account)
-            changes = plan.changes
         except BrokerError as refused:
             error = error or f"The broker could not be read: {refused} Try again in a moment."
             status = status if status != 200 else 503
+        changes = plan.changes if plan else ()
         return self.answer(
             request,
             "console/rebuild.html",

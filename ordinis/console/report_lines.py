@@ -69,5 +69,6 @@ def _subject(each: Mapping[str, Any]) -> str:
 
 
 def _words(action: Mapping[str, Any], report: ReconciliationReport) -> str:
-    did, would = _ACTIONS.get(action["action"], (action["action"], f"Would: {action['action']}"))
+    name = str(action["action"])
+    did, would = _ACTIONS.get(name, (name, f"Would: {name}"))
     return would if report.dry_run else did

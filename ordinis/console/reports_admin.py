@@ -149,7 +149,9 @@ class ReportAdmin(ReadOnlyAdmin[ReconciliationReport]):
 
     def run(self, request: HttpRequest) -> HttpResponse:
         """Compares now, or shows what a comparison would do, and shows the report."""
-        if not (self.has_view_permission(request) and self.may(request, "add_reconciliationreport")):
+        if not (
+            self.has_view_permission(request) and self.may(request, "add_reconciliationreport")
+        ):
             raise PermissionDenied
         key = request.POST.get("account", "")
         account = BrokerAccount.objects.filter(pk=int(key)).first() if key.isdecimal() else None

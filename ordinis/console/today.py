@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from django.contrib.auth.models import User
-from django.db.models import Count, Prefetch, Q
+from django.db.models import Count, F, Prefetch, Q
 from django.urls import reverse
 
 from orders import statuses
@@ -16,12 +16,13 @@ from orders.judgement import reserved
 from orders.models import Order
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert
-from ordinis.console import text
+from ordinis.console import breaks_text, text
 from ordinis.console.days import start_of_today
 from ordinis.console.header import Header
 from positions.sectors import unknown_symbols
 from reconciliation.corrections import may_decide
 from reconciliation.models import Break, Correction, ReconciliationReport
+from reconciliation.words import explained
 from risk.limits import may_decide as may_decide_limits
 from risk.models import RiskLimits
 
@@ -67,9 +68,9 @@ class Today:
 
 def today(user: User, header: Header) -> Today:
     """Everything the page shows to this person, as of now."""
-    breaks = _breaks(user)
+    breaks, more_breaks = _breaks(user)
     items = [
-        *breaks[:SHOWN],
+        *breaks,
         *_late(header),
         *_unresolved(),
         *_limits(user),
@@ -80,7 +81,7 @@ def today(user: User, header: Header) -> Today:
     items.sort(key=lambda item: item.tone != "red")
     return Today(
         items=items,
-        more_breaks=len(breaks) - SHOWN if len(breaks) > SHOWN else 0,
+        more_breaks=more_breaks,
         books=[_book(sync.account) for sync in header.syncs],
         last_orders=list(
             Order.objects.select_related("strategy").filter(
@@ -90,35 +91,55 @@ def today(user: User, header: Header) -> Today:
     )
 
 
-def _breaks(user: User) -> list[Item]:
+def _breaks(user: User) -> tuple[list[Item], int]:
+    """The first of the queue, and how many more there are."""
     waiting = Correction.objects.filter(status=Correction.Status.PROPOSED)
-    rows = (
-        Break.objects.filter(status__in=Break.OPEN_STATUSES)
+    standing = Break.objects.filter(ended_at=None)
+    rows = list(
+        standing.select_related("order", "assignee")
         .prefetch_related(Prefetch("corrections", waiting, to_attr="waiting"))
-        .order_by("severity", "-value", "pk")  # "critical" sorts before "warning"
+        .order_by("severity", F("value").desc(nulls_last=True), "pk")[:SHOWN]  # critical first
     )
-    return [_break_item(row, user) for row in rows]
+    more = max(standing.count() - SHOWN, 0)
+    decides = _decidable([proposal for row in rows for proposal in _waiting(row)], user)
+    return [_break_item(row, decides) for row in rows], more
 
 
-def _break_item(row: Break, user: User) -> Item:
-    waiting: list[Correction] = row.waiting  # type: ignore[attr-defined]
+def _waiting(row: Break) -> list[Correction]:
+    """The proposal of a break, at most one, as it was read with it."""
+    return list(row.waiting)  # type: ignore[attr-defined]
+
+
+def _decidable(waiting: list[Correction], user: User) -> set[int]:
+    """Those that this person may decide. Of his own proposals he may decide all or none, and that
+    takes a look at everybody: one look for all."""
+    own = [row for row in waiting if row.proposed_by_id == user.pk]
+    others = [row for row in waiting if row.proposed_by_id != user.pk]
+    found = {row.pk for row in others if may_decide(row, user)}
+    return found | {row.pk for row in own} if own and may_decide(own[0], user) else found
+
+
+def _break_item(row: Break, decides: set[int]) -> Item:
+    waiting = _waiting(row)
     url, action = reverse("admin:reconciliation_break_change", args=(row.pk,)), "See the break"
-    if waiting and may_decide(waiting[0], user):
+    if waiting and waiting[0].pk in decides:
         url = reverse("admin:reconciliation_correction_decide", args=(waiting[0].pk,))
         action = "Decide the correction"
     elif waiting:
         url = reverse("admin:reconciliation_correction_change", args=(waiting[0].pk,))
         action = "See the correction"
-    worth = "" if row.value is None else f" ({text.money(row.value)})"
+    busy = {
+        Break.Status.ACKNOWLEDGED: "Acknowledged. ",
+        Break.Status.ESCALATED: "Escalated. ",
+    }.get(Break.Status(row.status), "")
+    holder = f" {row.assignee} has it." if row.assignee else ""
+    why = explained(row.explanation)
     return Item(
         key=f"break-{row.pk}",
         tone="red" if row.severity == Break.Severity.CRITICAL else "amber",
         word=row.get_severity_display(),
-        what=f"{row.symbol}: {text.signed_shares(row.difference)} shares{worth}",
-        detail=(
-            f"{row.get_kind_display()}. Our book {text.shares(row.local_qty)}, "
-            f"the broker {text.shares(row.broker_qty)}."
-        ),
+        what=breaks_text.short(row),
+        detail=f"{busy}{breaks_text.sentence(row)}{f' {why}' if why else ''}{holder}",
         since=row.first_seen,
         url=url,
         action=action,

@@ -134,7 +134,7 @@ def test_the_doctor_says_how_each_channel_fares(ops: Receiver, problem: Raise) -
 
     finding = _alert_channels()
     assert finding.status == "warning"
-    assert "the last 1 messages failed" in finding.message
+    assert "ops: failures in a row: 1, last worked on" in finding.message
     assert "hunter22" not in str(finding)
 
 

@@ -128,6 +128,18 @@ def test_new_problems_wait_while_a_channel_is_failing_and_then_go_together(
     assert ops.titles == ["SIMULATED · main · 2 to act on"]
 
 
+def test_nothing_piles_up_for_a_channel_that_is_dead_for_hours(
+    ops: Receiver, problem: Raise
+) -> None:
+    problem()
+    ops.status = 500
+    for _ in range(4):
+        tell()
+        pass_time(minutes=61)
+
+    assert states(alert__code="stream_down") == ["pending"]
+
+
 def test_a_dead_channel_is_told_on_another_and_so_is_its_return(
     both: tuple[Receiver, Receiver], problem: Raise
 ) -> None:
@@ -141,7 +153,7 @@ def test_a_dead_channel_is_told_on_another_and_so_is_its_return(
     tell()
 
     assert mail.titles[-1] == "SIMULATED · To act on: Alert channel dead"
-    assert "The channel ops has not taken the last 3 messages" in mail.last
+    assert "The channel ops has failed 3 times in a row" in mail.last
     assert not AlertMessage.objects.filter(channel="ops", alert__code="alert_channel_dead").exists()
 
     ops.status = 200

@@ -46,11 +46,13 @@ def test_live_stands_in_the_title_of_a_live_accounts_alert(
     other = BrokerAccount.objects.create(name="other", broker="simulator", mode="paper")
     problem()
     problem(of=other, code="books_old", severity=WARNING)
+    problem(of=None, code="process_silent")
 
     tell()
 
-    assert ops.titles == ["LIVE, REAL MONEY · main, other · 1 to act on, 1 to look at"]
-    assert "other: " in ops.last
+    assert ops.titles == ["LIVE, REAL MONEY · main, other · 2 to act on, 1 to look at"]
+    assert "- other: The stream is down." in ops.last
+    assert "- The stream is down." in ops.last
 
 
 def test_the_message_links_to_the_page_of_the_alert(
@@ -228,6 +230,23 @@ def test_a_warning_that_comes_and_goes_is_told_at_most_every_ten_minutes(
 
     assert len(ops.messages) == 3
     assert states() == ["sent", "sent", "suppressed", "suppressed", "sent"]
+
+
+def test_what_is_over_is_not_told_again_though_another_channel_still_waits(
+    both: tuple[Receiver, Receiver], problem: Raise
+) -> None:
+    ops, mail = both
+    mail.status = 500
+    alert = problem()
+    tell()
+    end(alert)
+    tell()
+    pass_time(minutes=61)
+    tell()
+
+    told = [text["message"] for text in ops.messages if "The stream is down." in text["message"]]
+    assert len(told) == 2
+    assert "Over after" in told[-1]
 
 
 def test_a_critical_problem_that_comes_back_is_told_at_once(ops: Receiver, problem: Raise) -> None:

@@ -23,7 +23,7 @@ def main() -> None:
 
     from ordinis.accounts.models import SCOPES, BrokerAccount
     from ordinis.accounts.setup import issue_token
-    from tests.bench import adapter, cancels, checks, orders
+    from tests.bench import adapter, cancels, checks, orders, reconciliation
     from tests.simulator_server import SimulatorServer
 
     databases = setup_databases(verbosity=0, interactive=False)
@@ -38,6 +38,7 @@ def main() -> None:
             orders.measure_own_time(sim, token)
             orders.measure_end_to_end(sim, token)
             cancels.measure(sim)
+        reconciliation.measure()
     finally:
         teardown_databases(databases, verbosity=0)
 

@@ -1,8 +1,11 @@
 """What the console's tests share: people of each group, and a book with a waiting correction."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from html import unescape
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
@@ -16,6 +19,7 @@ from ordinis.console.groups import ensure_groups
 from positions.ledger import book, lock_position
 from positions.models import LedgerEntry, Position
 from reconciliation.models import Break, Correction, Kind
+from tests.console.browsing import browser, complaints, page  # noqa: F401 fixtures
 
 PASSWORD = "right-horse-battery"
 
@@ -54,6 +58,11 @@ def browse(person: Person) -> Browse:
     return enter
 
 
+def words(html: str) -> str:
+    """A page's text without its tags."""
+    return unescape(" ".join(re.sub(r"<[^>]+>", " ", html).split()))
+
+
 def held(account: BrokerAccount, symbol: str, qty: str, *, broker: str | None = None) -> Position:
     """A position in our book, and what the broker says of it."""
     with transaction.atomic():
@@ -73,23 +82,29 @@ def held(account: BrokerAccount, symbol: str, qty: str, *, broker: str | None = 
     return position
 
 
+def broken(account: BrokerAccount, kind: str = Kind.QUANTITY, **values: Any) -> Break:
+    """An open break: 100 AAPL here against 60 at the broker unless told otherwise."""
+    now = timezone.now()
+    given = {
+        "subject": "position/AAPL",
+        "symbol": "AAPL",
+        "local": Decimal(100),
+        "broker": Decimal(60),
+        "value": Decimal(8400),
+        "severity": Break.Severity.WARNING,
+        "first_seen": now,
+        "last_seen": now,
+        **values,
+    }
+    return Break.objects.create(account=account, kind=kind, **given)
+
+
 def waiting(account: BrokerAccount, symbol: str = "AAPL", by: User | None = None) -> Correction:
     """Our 100 against the broker's 60, and a correction of it that nobody has decided."""
     position = held(account, symbol, "100", broker="60")
     now = timezone.now()
-    found = Break.objects.create(
-        account=account,
-        kind=Kind.QUANTITY,
-        subject=f"position/{symbol}",
-        symbol=symbol,
-        local=Decimal(100),
-        broker=Decimal(60),
-        value=Decimal(8400),
-        severity=Break.Severity.WARNING,
-        first_seen=now,
-        last_seen=now,
-        status=Break.Status.CORRECTING,
-    )
+    correcting = Break.Status.CORRECTING
+    found = broken(account, subject=f"position/{symbol}", symbol=symbol, status=correcting)
     return Correction.objects.create(
         account=account,
         subject=found,

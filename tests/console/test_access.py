@@ -16,6 +16,8 @@ LISTS = (
     "/reconciliation/break/",
     "/reconciliation/correction/",
     "/reconciliation/reconciliationreport/",
+    "/reconciliation/snapshot/",
+    "/reconciliation/rebuild/",
     "/risk/risklimits/",
     "/accounts/strategy/",
     "/accounts/brokeraccount/",

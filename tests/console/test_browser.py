@@ -1,71 +1,26 @@
 """The whole way of an operator, in a real browser against the real simulator."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
-from django.db import connections
 from django.utils import timezone
-from playwright.sync_api import Browser, ConsoleMessage, Page, Response, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from orders import cancel_all, jobs
 from orders.models import Order
 from ordinis.accounts.models import BrokerAccount
-from ordinis.console.browser import NoBrowser, launch
 from positions.models import Position
 from reconciliation.models import Break
 from reconciliation.run import reconcile
 from risk import trading
 from tests.conftest import Api, hold, quote
+from tests.console.browsing import assert_fits
 from tests.console.conftest import PASSWORD, Person
 from tests.simulator_server import SimulatorServer
-
-
-@pytest.fixture
-def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
-    # Playwright runs an event loop in this thread, where Django would refuse its own queries.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-    with sync_playwright() as playwright:
-        try:
-            started = launch(playwright)
-        except NoBrowser as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(str(error))
-        with started:
-            yield started
-            # Inside that loop this thread has connections of its own, which nobody else closes.
-            connections.close_all()
-
-
-@pytest.fixture
-def complaints(page: Page) -> list[str]:
-    """Whatever the browser complains of: scripts that fail, policies that are broken."""
-    found: list[str] = []
-
-    def hear(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            found.append(message.text)
-
-    def answered(response: Response) -> None:
-        if response.status >= 400:
-            found.append(f"{response.status} {response.url}")
-
-    page.on("console", hear)
-    page.on("pageerror", lambda error: found.append(str(error)))
-    page.on("response", answered)
-    return found
-
-
-@pytest.fixture
-def page(browser: Browser) -> Page:
-    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-    page.set_default_timeout(10_000)
-    return page
 
 
 def test_an_operator_sees_a_drift_approves_its_correction_and_the_book_equals_the_broker(
@@ -186,11 +141,3 @@ def test_a_person_halts_from_the_header_sees_each_outcome_resumes_and_closes_a_p
     expect(page.get_by_role("link", name="flat-")).to_be_visible()
     assert_fits(page)
     assert complaints == []
-
-
-def assert_fits(page: Page) -> None:
-    """Nothing makes the page itself scroll sideways on a small screen."""
-    page.set_viewport_size({"width": 360, "height": 740})
-    wide, shown = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
-    page.set_viewport_size({"width": 1280, "height": 900})
-    assert wide <= shown, f"{page.url} is {wide} px wide on a screen of {shown} px"

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pytest
 from django.conf import LazySettings
+from django.contrib.auth.models import User
 from django.test import Client
 
 from ordinis.accounts.models import BrokerAccount
@@ -11,10 +12,11 @@ from positions.models import LedgerEntry, Position
 from reconciliation.models import Break, Correction, ReconciliationReport
 from reconciliation.run import reconcile
 from tests.conftest import hold
-from tests.console.conftest import Browse, Person, waiting
+from tests.console.conftest import Browse, Person, waiting, words
 from tests.simulator_server import SimulatorServer
 
 Status = Correction.Status
+LIST = "/reconciliation/correction/"
 
 
 def address(correction: Correction) -> str:
@@ -23,10 +25,9 @@ def address(correction: Correction) -> str:
 
 def unchanged(correction: Correction) -> bool:
     correction.refresh_from_db()
-    correction.position.refresh_from_db()
     return (
         correction.status == Status.PROPOSED
-        and correction.position.qty == 100
+        and Position.objects.get(pk=correction.position_id).qty == 100
         and LedgerEntry.objects.count() == 1
     )
 
@@ -37,7 +38,8 @@ def test_the_page_shows_both_sides_what_approving_does_and_a_form(
     page = browse("Approver").get(address(correction)).content.decode()
 
     assert "Approve: add −40 AAPL to the book" in page
-    assert "goes from 100 to 60 shares" in page
+    assert "AAPL in our book, shares 100 60" in words(page)
+    assert "No order is sent: nothing is bought or sold." in page
     assert '<textarea id="comment" name="comment"' in page
 
 
@@ -59,16 +61,56 @@ def test_who_may_not_decide_gets_403(browse: Browse, correction: Correction, gro
     assert unchanged(correction)
 
 
-def test_nobody_decides_their_own_proposal(account: BrokerAccount, person: Person) -> None:
-    proposer = person("both", "Operator", "Approver")
-    correction = waiting(account, by=proposer)
+def logged_in(user: User) -> Client:
     client = Client()
-    client.force_login(proposer)
+    client.force_login(user)
+    return client
+
+
+def test_nobody_decides_their_own_proposal_while_somebody_else_could(
+    account: BrokerAccount, person: Person
+) -> None:
+    proposer = person("both", "Operator", "Approver")
+    person("other", "Approver")
+    correction = waiting(account, by=proposer)
+    client = logged_in(proposer)
 
     assert client.get(address(correction)).status_code == 403
-    given = {"decision": "approve", "comment": "Mine."}
+    given = {"decision": "approve", "comment": "Mine.", "account_name": account.name}
     assert client.post(address(correction), given).status_code == 403
     assert unchanged(correction)
+
+
+def test_the_only_person_decides_their_own_by_typing_the_accounts_name_and_it_is_marked(
+    account: BrokerAccount, person: Person
+) -> None:
+    proposer = person("both", "Operator", "Approver")
+    correction = waiting(account, by=proposer)
+    client = logged_in(proposer)
+    form = client.get(address(correction)).content.decode()
+    given = {"decision": "reject", "comment": "On second thoughts, no."}
+
+    without = client.post(address(correction), given)
+    wrong = client.post(address(correction), {**given, "account_name": "other"})
+    still = unchanged(correction)
+    done = client.post(address(correction), {**given, "account_name": account.name})
+
+    assert "marked as self-decided" in form
+    assert 'name="account_name"' in form
+    assert (without.status_code, wrong.status_code, still) == (400, 400, True)
+    assert "type the account&#x27;s name, main" in wrong.content.decode()
+    assert done.status_code == 302
+    correction.refresh_from_db()
+    assert (correction.status, correction.self_decided) == (Status.REJECTED, True)
+    assert "(self-decided)" in client.get(LIST, {"state": "all"}).content.decode()
+    page = client.get(f"{LIST}{correction.pk}/change/").content.decode()
+    assert "decided by its own proposer" in page
+
+
+def test_others_are_not_asked_for_the_accounts_name(browse: Browse, correction: Correction) -> None:
+    page = browse("Approver").get(address(correction)).content.decode()
+
+    assert "account_name" not in page
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,13 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.verify import violations
 from positions.ledger import cash_of
 from positions.models import CashEntry, LedgerEntry, Position
-from reconciliation import adoption, corrections
+from reconciliation import corrections
 from reconciliation.adoption import NotAdopted, adopt
 from reconciliation.models import Break, Correction
 from reconciliation.run import reconcile
 from risk import figures
 from tests.conftest import Api, quote
+from tests.reconciliation.killing import killed
 from tests.simulator_server import SimulatorServer
 from tests.waiting import until
 
@@ -304,27 +305,22 @@ def test_eight_people_at_the_same_moment_adopt_it_once(
     assert cash_of(book.pk) == broker_cash(book)
 
 
-def test_an_adoption_that_dies_half_way_changes_nothing(
-    sim: SimulatorServer, book: BrokerAccount, ann: User, monkeypatch: pytest.MonkeyPatch
+def test_an_adoption_that_is_killed_half_way_changes_nothing(
+    sim: SimulatorServer, book: BrokerAccount, ann: User
 ) -> None:
     quote(sim, "TSLA", "250")
     told = placed(sim)
     sim.post("/sim/fill", {"id": told["id"], "qty": "4", "price": "199"})
     row = break_of(book)
 
-    def dies(_: str) -> None:
-        raise SystemExit
-
-    with monkeypatch.context() as patched:
-        patched.setattr(adoption, "failpoint", dies)
-        with pytest.raises(SystemExit):
-            adopt(row, by=ann, reason="mine")
+    assert killed("adopt", row.pk, broker=sim.url, at="adoption.taken_in")
 
     assert Order.objects.count() == 0
     assert Position.objects.get(symbol="TSLA").qty == 0
     row.refresh_from_db()
     assert row.is_open
     assert adopt(row, by=ann, reason="again").filled_qty == 4
+    assert cash_of(book.pk) == broker_cash(book)
 
 
 @pytest.mark.parametrize(

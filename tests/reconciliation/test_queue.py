@@ -1,8 +1,9 @@
-"""What people do with breaks, and what time does: every step locked, bounded, and in the history."""
+"""What people do with breaks, and what time does: each step locked, bounded, and in the history."""
 
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from threading import Thread
 from typing import Any
 
@@ -141,9 +142,9 @@ def test_more_than_500_at_once_are_refused(make: Make, ann: User) -> None:
     row = make()
     ids = [row.pk, *range(-500, 0)]
 
-    for act in (lambda: queue.assign(ids, to=ann, by=ann), lambda: queue.acknowledge(ids, by=ann)):
+    for act in (partial(queue.assign, to=ann, by=ann), partial(queue.acknowledge, by=ann)):
         with pytest.raises(NotDone, match="at most 500"):
-            act()
+            act(ids)
     assert _steps(row) == []
 
 
@@ -368,9 +369,9 @@ def test_fifty_breaks_take_as_many_queries_as_five(make: Make, ann: User) -> Non
         ids = [row.pk for row in rows]
         found = []
         for act in (
-            lambda: queue.escalate(database_now()),
-            lambda: queue.assign(ids, to=ann, by=ann),
-            lambda: queue.acknowledge(ids, by=ann),
+            partial(queue.escalate, database_now()),
+            partial(queue.assign, ids, to=ann, by=ann),
+            partial(queue.acknowledge, ids, by=ann),
         ):
             with CaptureQueriesContext(connection) as captured:
                 assert act() == count

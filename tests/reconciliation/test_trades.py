@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from orders import jobs, statuses, wake
+from orders import jobs, resolver, statuses, wake
 from orders.models import Order
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerUnavailable
@@ -25,6 +25,7 @@ from risk import figures, trading
 from risk.states import HALTED
 from tests.conftest import quote, sent
 from tests.reconciliation.conftest import make_break
+from tests.reconciliation.killing import killed
 from tests.simulator_server import SimulatorServer
 from tests.waiting import until
 
@@ -97,7 +98,9 @@ def test_a_hand_sale_is_bought_back_and_the_break_heals_by_itself(
     assert done.order is not None
     assert (done.problem, done.order.client_order_id) == ("", f"restore-{done.pk}")
     assert (done.order.side, done.order.qty, done.order.limit_price) == ("buy", 10, Decimal("60.3"))
-    assert (done.order.strategy.name, done.order.history.first().actor) == ("operator", "approver")
+    first = done.order.history.first()
+    assert first is not None
+    assert (done.order.strategy.name, first.actor) == ("operator", "approver")
     filled(sim)
     assert shares_at_broker(sim, "KO") == Position.objects.get(symbol="KO").qty == 100
     reconcile(sold.account)
@@ -242,31 +245,39 @@ def test_what_was_approved_and_not_sent_is_pursued(
     assert len(sent(sim)) == 1
 
 
-def test_an_order_that_was_sent_before_its_process_died_is_found_and_not_sent_again(
+@pytest.mark.parametrize("point", ["trade.submitted", "submit.before_commit", "send.committed"])
+def test_a_trade_whose_process_was_killed_is_sent_once_all_the_same(
     sim: SimulatorServer,
     sold: Break,
     proposer: User,
     approver: User,
     monkeypatch: pytest.MonkeyPatch,
+    point: str,
 ) -> None:
+    monkeypatch.setattr(resolver, "_OVER", timedelta(seconds=0.3))
     due = approved_but_not_sent(trades.propose(sold, by=proposer, reason="back"), approver)
 
-    def dies(_: str) -> None:
-        raise SystemExit
+    assert killed("carry_out", due.pk, broker=sim.url, at=point)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(trades, "failpoint", dies)
-        with pytest.raises(SystemExit):
-            trades.carry_out(due.pk)
     due.refresh_from_db()
-    assert due.order is None
-    filled(sim)
+    assert due.order_id is None
     trades.pursue()
-
+    long_ago = figures.database_now() - timedelta(seconds=20)
+    Order.objects.filter(status=statuses.SUBMITTING).update(submitted_at=long_ago)
+    until(_resolved, seconds=30)
+    filled(sim)
     due.refresh_from_db()
     assert due.order == Order.objects.get()
-    assert len(sent(sim)) == 1
+    assert (
+        len([o for o in sim.get("/sim/state")["orders"] if "restore" in o["client_order_id"]]) == 1
+    )
     assert Position.objects.get(symbol="KO").qty == 100
+    assert list(violations()) == []
+
+
+def _resolved() -> bool:
+    jobs.resolve()
+    return Order.objects.get().acknowledged_at is not None
 
 
 def test_a_broker_that_is_away_is_waited_for_but_not_for_ever(

@@ -12,10 +12,13 @@ from granian.constants import Interfaces
 from granian.log import LogLevels
 
 from ordinis import heartbeat
+from ordinis.first_look import compare_books
 from ordinis.supervisor import is_free
 
 # 8 long polls and 28 orders at the broker or in line for it, and some for everything else.
 WORKERS, THREADS = 2, 40
+# A broker that does not answer must not keep console and halt away for longer.
+_FIRST_LOOK_WITHIN = 10.0
 
 
 class Command(BaseCommand):
@@ -35,6 +38,7 @@ class Command(BaseCommand):
         call_command("collectstatic", interactive=False, verbosity=0)
         # Workers are forked: they share what is loaded here, and must not share a connection.
         get_resolver().url_patterns  # noqa: B018 - loads the URLs and all that stands behind them
+        compare_books(seconds=_FIRST_LOOK_WITHIN)
         connections.close_all()
         heartbeat.keep_beating("web")
         Granian(

@@ -35,8 +35,9 @@ class Command(BaseCommand):
         if options["confirm"] is None or options["dry_run"]:
             self._show(account)
             return
+        actor = f"command line ({getpass.getuser()})"
         try:
-            row = rebuild(account, typed=options["confirm"], actor=getpass.getuser(), reason=reason)
+            row = rebuild(account, typed=options["confirm"], actor=actor, reason=reason)
         except NotRebuilt as error:
             raise CommandError(str(error)) from error
         self.stdout.write(
