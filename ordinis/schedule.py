@@ -52,7 +52,7 @@ JOBS = (
     Job("poll", "orders.jobs.poll", every=settings.POLL_SECONDS),
     # Looks whether a run is due: one on demand puts off the next.
     Job("reconcile", "reconciliation.jobs.reconcile", every=min(5, settings.RECONCILE_SECONDS)),
-    Job("second_look", "reconciliation.jobs.second_look", every=5),
+    Job("second_look", "reconciliation.jobs.second_look", every=2),
     Job("after_orders", "reconciliation.jobs.after_orders", every=2),
     Job("calendar", "risk.jobs.calendar", every=3600),
     Job("forget", "orders.jobs.forget", every=3600),

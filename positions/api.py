@@ -27,6 +27,7 @@ class PositionOut(Schema):
     sector: str
     drift_qty: str
     drift_value: str | None
+    realized_profit: str
     status: str
     closed_reason: str | None
     as_of: str | None
@@ -76,6 +77,7 @@ def _out(row: Position, sector: str) -> dict[str, Any]:
         "sector": sector,
         "drift_qty": plain(row.drift_qty),
         "drift_value": dollars(row.drift_value),
+        "realized_profit": plain(row.realized_profit),
         "status": row.status,
         "closed_reason": row.closed_reason or None,
         "as_of": moment(row.broker_as_of),

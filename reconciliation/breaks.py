@@ -403,9 +403,10 @@ def _act(
     )
     if made is None:
         return
-    if mode == RiskLimits.ReconcileMode.AUTOMATIC and corrections.apply_by_itself(
-        made, row, step.item, limits
-    ):
+    # What stood already was not asked for by itself at this look, and may have moved just now.
+    looked_up = step.verdict is not Verdict.AGAIN
+    automatic = looked_up and mode == RiskLimits.ReconcileMode.AUTOMATIC
+    if automatic and corrections.apply_by_itself(made, row, step.item, limits):
         done.add(row, "corrected", made.comment)
     else:
         done.add(row, "proposed")

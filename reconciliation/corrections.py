@@ -282,7 +282,7 @@ def _within(correction: Correction, row: Break, item: Found, limits: Limits) -> 
     if abs(correction.difference) > limits.auto_correct_max_qty:
         return False
     lately = Correction.objects.filter(
-        position_id=correction.position_id,
+        position=correction.position,
         automatic=True,
         decided_at__gte=figures.database_now() - _NOT_AGAIN_WITHIN,
     )

@@ -4,7 +4,6 @@ evidence, booked to the cash of the book, and offered as an explanation. Never m
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 
 from django.db import transaction
 
@@ -79,6 +78,7 @@ def _trade(account: BrokerAccount, fill: ActivityReport) -> BrokerActivity:
 
 
 def _other(account: BrokerAccount, told: ActivityReport) -> BrokerActivity:
+    assert told.occurred_at is not None, "what has no time does not count"
     return BrokerActivity(
         account=account,
         activity_id=told.activity_id,
@@ -132,10 +132,12 @@ def trades(account: BrokerAccount, *, since: datetime) -> Mapping[str, Sequence[
     ).order_by("occurred_at", "pk")
     for row in rows.values_list("symbol", "qty", "price", "occurred_at", "broker_order_id"):
         symbol, qty, price, occurred_at, broker_order_id = row
+        if qty is None or price is None:
+            continue
         found.setdefault(symbol, []).append(
             OutsideTrade(
-                qty=Decimal(qty),
-                price=Decimal(price),
+                qty=qty,
+                price=price,
                 occurred_at=occurred_at,
                 broker_order_id=broker_order_id,
             )

@@ -16,6 +16,7 @@ from typing import Any
 
 from django.db import OperationalError, connection
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from orders import statuses
 from orders.models import Order
@@ -132,6 +133,7 @@ def _run(account: BrokerAccount, *, dry_run: bool, source: str, actor: str) -> R
             order_breaks.take_in(account, taken.figures.asked_at)
         if not dry_run:
             _remember(account, taken, found)
+            _end_missing(account, taken)
     report.pending_approval_count = Correction.objects.filter(
         account=account, status=Correction.Status.PROPOSED
     ).count()
@@ -236,6 +238,20 @@ def _remember(account: BrokerAccount, taken: snapshots.Taken, found: list[Found]
             "multiplier": plain(standing.multiplier),
         },
     )
+
+
+def _end_missing(account: BrokerAccount, taken: snapshots.Taken) -> None:
+    """Ends the alerts of orders that the broker knows (again), or that have ended meanwhile."""
+    missing = taken.facts.missing
+    still = [
+        str(pk)
+        for pk in Order.objects.filter(account=account, broker_order_id__in=missing).values_list(
+            "pk", flat=True
+        )
+    ]
+    Alert.objects.filter(account=account, code="order_missing", ended_at=None).exclude(
+        subject__in=still
+    ).update(ended_at=Now())
 
 
 # --- reporting ---------------------------------------------------------------------------------

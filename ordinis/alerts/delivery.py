@@ -133,10 +133,6 @@ def _sent(name: str, batch: Batch) -> None:
     AlertChannel.objects.filter(name=name).update(
         failures=0, retry_at=None, last_sent_at=Now(), last_error=""
     )
-    # What waited for the channel goes now that it works.
-    AlertMessage.objects.filter(channel=name, state=State.PENDING, attempts__gt=0).update(
-        next_attempt_at=Now()
-    )
 
 
 def _failed(name: str, batch: Batch, error: str) -> None:

@@ -1,4 +1,4 @@
-"""Of each account: the broker's figures, its request limit, trading state and breaker."""
+"""Of each account: how old the broker's figures are, its request limit, trading state, breaker."""
 
 from collections.abc import Iterator
 
@@ -15,33 +15,20 @@ from risk import trading
 from risk.models import TradingControl
 from risk.states import STRICTNESS
 
-_FIGURES = (
-    ("equity", "Equity"),
-    ("cash", "Cash"),
-    ("buying_power", "Buying power"),
-)
-
 
 def collect(scrape: Scrape) -> Iterator[Metric]:
-    yield from _broker(scrape)
+    yield _broker(scrape)
     yield from _requests(scrape)
     yield from _trading(scrape)
 
 
-def _broker(scrape: Scrape) -> Iterator[Metric]:
+def _broker(scrape: Scrape) -> Metric:
+    """Not the figures themselves: whoever reaches the page needs no login."""
     age = gauge("broker_figures_age_seconds", "Since the broker last told the account's figures.")
-    dollars = [
-        (name, gauge(f"account_{name}_dollars", f"{words}, as the broker last told it."))
-        for name, words in _FIGURES
-    ]
     for account in scrape.accounts:
         if account.as_of is not None:
             age.add_metric([account.name], scrape.age(account.as_of))
-        for name, family in dollars:
-            value = getattr(account, name)
-            if value is not None:
-                family.add_metric([account.name], float(value))
-    yield from (age, *(family for _, family in dollars))
+    return age
 
 
 def _requests(scrape: Scrape) -> Iterator[Metric]:

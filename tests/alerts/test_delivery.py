@@ -192,6 +192,21 @@ def test_a_slow_channel_holds_up_no_other(
     until(lambda: not delivery._sending["ops"].is_alive())
 
 
+def test_a_channel_that_was_given_up_and_then_refuses_failed_once(
+    ops: Receiver, problem: Raise, settings: LazySettings
+) -> None:
+    settings.ALERT_RUN_SECONDS = 0.3
+    ops.status = 500
+    ops.may_answer.clear()
+    problem()
+    tell()
+    ops.may_answer.set()
+    until(lambda: not delivery._sending["ops"].is_alive())
+
+    assert AlertChannel.objects.get().failures == 1
+    assert "No answer" in AlertMessage.objects.get().error
+
+
 def test_no_secret_of_an_address_reaches_a_table_or_a_log(
     ops: Receiver,
     problem: Raise,

@@ -247,6 +247,7 @@ def test_what_is_over_is_not_told_again_though_another_channel_still_waits(
     told = [text["message"] for text in ops.messages if "The stream is down." in text["message"]]
     assert len(told) == 2
     assert "Over after" in told[-1]
+    assert states(alert=alert, channel="ops") == ["sent", "sent"]
 
 
 def test_a_critical_problem_that_comes_back_is_told_at_once(ops: Receiver, problem: Raise) -> None:

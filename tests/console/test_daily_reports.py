@@ -14,6 +14,8 @@ from django.core.management.base import CommandError
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from playwright.sync_api import Page, expect
+from pytest_django.live_server_helper import LiveServer
 
 from ordinis.accounts.models import BrokerAccount, Strategy
 from ordinis.console import csv_text
@@ -24,7 +26,8 @@ from reconciliation.daily_tables import tables
 from reconciliation.models import Break, DailyReport, Kind, Rebuild
 from risk.figures import database_now
 from risk.models import TradingChange
-from tests.console.conftest import Browse
+from tests.console.browsing import assert_fits
+from tests.console.conftest import PASSWORD, Browse, Person
 from tests.reconciliation.days import DUE, ENDS, compared, et, filled, opened, placed
 
 LIST = "/reconciliation/dailyreport/"
@@ -314,3 +317,27 @@ def test_the_command_says_what_is_wrong(
 ) -> None:
     with pytest.raises(CommandError, match=words):
         printed(*arguments)
+
+
+def test_the_report_fits_a_window_and_prints_without_the_frame(
+    live_server: LiveServer,
+    report: DailyReport,
+    person: Person,
+    page: Page,
+    complaints: list[str],
+) -> None:
+    person("ann", "Viewer")
+    page.goto(f"{live_server.url}{LIST}")
+    page.get_by_label("User name").fill("ann")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("link", name="2026-11-20").click()
+
+    expect(page.get_by_role("heading", name="Report of 2026-11-20: main")).to_be_visible()
+    expect(page.get_by_role("row", name="Order error rate < 5 % 0 % yes")).to_be_visible()
+    assert_fits(page)
+    page.emulate_media(media="print")
+    expect(page.get_by_role("navigation", name="Pages")).to_be_hidden()
+    expect(page.get_by_role("link", name="CSV")).to_be_hidden()
+    expect(page.get_by_role("row", name="Turnover $7,010.00")).to_be_visible()
+    assert complaints == []

@@ -27,7 +27,7 @@ def unchanged(correction: Correction) -> bool:
     correction.refresh_from_db()
     return (
         correction.status == Status.PROPOSED
-        and Position.objects.get(pk=correction.position_id).qty == 100
+        and Position.objects.get(symbol="AAPL").qty == 100
         and LedgerEntry.objects.count() == 1
     )
 

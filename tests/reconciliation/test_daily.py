@@ -1,6 +1,6 @@
 """The daily report: known rows give exactly these figures, once a day, and nothing after it."""
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -162,7 +162,8 @@ def test_signals_and_errors_are_counted_of_what_the_strategy_asked_for(
     placed(strategy, "canceled", filled_qty=Decimal(1))
     placed(strategy, "canceled")
     placed(strategy, "rejected", rejection={"message": "insufficient buying power"})
-    placed(strategy, "rejected", rejection={"message": "asset is not tradable"})
+    taken_first = {"acknowledged_at": et("11:00:01")}
+    placed(strategy, "rejected", rejection={"message": "asset is not tradable"}, **taken_first)
     placed(strategy, "unresolved")
     placed(strategy, "failed")
     placed(strategy, "failed", cancel_requested_at=et("11:00:02"))
@@ -246,14 +247,15 @@ def test_fills_of_orders_placed_elsewhere_lower_the_share_of_ours(
     order = placed(strategy, "filled")
     for _ in range(3):
         filled(order, "1", "70")
-    BrokerActivity.objects.create(
-        account=account,
-        activity_id="outside",
-        activity_type="FILL",
-        occurred_at=et("12:00:00"),
-        recorded_at=et("12:00:00"),
-        raw={},
-    )
+    for kind in ("FILL", "DIV", "FEE"):
+        BrokerActivity.objects.create(
+            account=account,
+            activity_id=kind,
+            activity_type=kind,
+            occurred_at=et("12:00:00"),
+            recorded_at=et("12:00:00"),
+            raw={},
+        )
 
     assert measure(figures(account), "api_share") == ("75", "3", "4", False)
 
@@ -313,7 +315,8 @@ def test_submission_is_timed_from_the_checks_to_the_acknowledgement(
     for number in range(1, 21):
         placed(strategy, "filled", took=number / 10)
     placed(strategy, "unresolved", took=60)
-    placed(strategy, "rejected", took=60)
+    for _ in range(9):
+        placed(strategy, "rejected", acknowledged_at=et("11:01:00"))
 
     assert measure(figures(account), "submission_p95") == ("1900", "1900", None, False)
 
@@ -424,18 +427,24 @@ def test_corrections_tell_who_and_why_and_people_s_decisions_are_interventions(
         decided_at=et("11:05:00"),
         comment="It is not.",
     )
-    Correction.objects.create(**common)
+    Correction.objects.create(**common, status="superseded", decided_at=et("11:06:00"))
+    Correction.objects.create(
+        **{**common, "proposed_at": BEGINS - SECOND, "subject": _break(account, "PEP")}
+    )
     Correction.objects.create(
         **{**common, "proposed_at": BEGINS - 2 * SECOND},
         status="superseded",
         decided_at=BEGINS - SECOND,
     )
+    Correction.objects.create(**{**common, "proposed_at": ENDS})
 
     found = figures(account)
-    waiting, decided = found["corrections"]["listed"]
+    overtaken, decided, waiting = found["corrections"]["listed"]
 
     assert (found["corrections"]["by_people"], found["corrections"]["automatic"]) == (1, 0)
+    assert overtaken["status"] == "superseded"
     assert (waiting["status"], waiting["proposed_by"]) == ("proposed", "Ordinis")
+    assert waiting["proposed_at"] == (BEGINS - SECOND).astimezone(UTC).isoformat()
     assert (decided["proposed_by"], decided["reason"]) == ("ann", "The broker is right.")
     assert (decided["decided_by"], decided["comment"]) == ("ben", "It is not.")
     assert (decided["value"], decided["local"], decided["broker"]) == ("2400", "100", "60")
