@@ -22,6 +22,7 @@ from orders.models import Order
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, end_alert, raise_alert
+from ordinis.broker.port import TERMINAL_STATUSES
 from ordinis.numbers import plain
 from reconciliation import corrections, history
 from reconciliation.facts import ZERO, Found
@@ -187,7 +188,10 @@ def _look(
     if suspect is None:
         return Step(item=item, verdict=Verdict.SUSPECT)
     wait = timedelta(seconds=settings.SECOND_LOOK_SECONDS)
-    same = (suspect.kind, suspect.local, suspect.broker) == (item.kind, item.local, item.broker)
+    same = suspect.kind == item.kind and (
+        item.kind == Kind.ORDER_EXTERNAL  # it is there, however much of it is left
+        or (suspect.local, suspect.broker) == (item.local, item.broker)
+    )
     still = same and not moves.since(item, suspect.quiet_since)
     verdict = Verdict.REOPEN if ended is not None else Verdict.OPEN
     if item.kind == Kind.MASS:
@@ -228,7 +232,7 @@ def _confirmed(account: BrokerAccount, steps: list[Step]) -> list[Step]:
             agrees = agrees_with(item, held.qty if held else ZERO)
         elif item.kind == Kind.ORDER_EXTERNAL:
             order = broker.order(item.broker_order_id)
-            agrees = order is not None and order.status == item.broker_status
+            agrees = order is not None and order.status not in TERMINAL_STATUSES
         if not agrees:
             step = replace(step, verdict=Verdict.WAIT, row=None, moved=True)
         result.append(step)

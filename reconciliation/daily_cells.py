@@ -7,6 +7,8 @@ from typing import Any, Literal
 Unit = Literal["text", "count", "number", "dollars", "signed_dollars", "span", "moment"]
 Figures = Mapping[str, Any]
 
+FACTS = ("Figure", "Value")
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -30,6 +32,11 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     empty: str = "None."
     note: str = ""
+
+    @property
+    def is_facts(self) -> bool:
+        """Whether it is a list of figures, each with its name."""
+        return self.header == FACTS
 
 
 def text(value: Any) -> Cell:

@@ -7,9 +7,9 @@ from typing import Final
 
 from positions.models import CashEntry
 from reconciliation import daily_lists
-from reconciliation.daily_cells import Cell, Figures, Table, count, label, pairs, text
+from reconciliation.daily_cells import FACTS, Cell, Figures, Table, count, label, pairs, text
 from reconciliation.daily_counts import OUTCOMES
-from reconciliation.scorecard_targets import SPECS, WINDOWS
+from reconciliation.scorecard_targets import PER_CENT, SPECS, WINDOWS
 
 _WINDOW_WORDS: Final = {"day": "Day", "five_days": "5 days", "twenty_days": "20 days"}
 _OUTCOME_WORDS: Final = {
@@ -42,7 +42,7 @@ def _head(figures: Figures) -> Table:
     return Table(
         key="report",
         title="Report",
-        header=("Figure", "Value"),
+        header=FACTS,
         rows=pairs(
             [
                 ("Account", text(f"{figures['account']} ({figures['mode']})")),
@@ -71,8 +71,8 @@ def _scorecard(cards: Figures) -> Table:
         cells = [text(spec.title), text(of_day["target"])]
         for name, _ in windows:
             cells += _measured(measures[name][key], spec.unit)
-        parts = [of_day[name] for name in ("numerator", "denominator")]
-        shown = " of ".join(part for part in parts if part is not None) if parts[1] else ""
+        is_share = spec.unit == PER_CENT and of_day["denominator"] is not None
+        shown = f"{of_day['numerator']} of {of_day['denominator']}" if is_share else ""
         rows.append([*cells, text(shown), text(spec.source), text(spec.note)])
     counted = ", ".join(
         f"{_WINDOW_WORDS[name].lower()}: {card['days']} of {card['of']} reported"
@@ -102,7 +102,7 @@ def _reconciliation(found: Figures) -> Table:
     return Table(
         key="reconciliation",
         title="Reconciliation",
-        header=("Figure", "Value"),
+        header=FACTS,
         rows=pairs(
             [
                 ("Comparisons", count(found["runs"])),
@@ -153,7 +153,7 @@ def _money(figures: Figures) -> Table:
     return Table(
         key="money",
         title="Fills",
-        header=("Figure", "Value"),
+        header=FACTS,
         rows=pairs(
             [
                 ("Fills", count(found["count"])),

@@ -6,17 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 
+from orders.models import Order
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.port import ActivityReport
-from positions.models import CashEntry
+from positions.models import CashEntry, LedgerEntry
 from reconciliation.facts import ZERO, CorporateAction, OutsideTrade
 from reconciliation.models import BrokerActivity
 from risk.exchange import exchange_day
 from risk.figures import database_now
 
 _FILL = "FILL"
+# What ends the cause of an entry that takes another one back.
+TAKEN_BACK = "/adopted"
 # So many days of activities are read at once when something needs an explanation.
 _DAYS_BACK = 4
 
@@ -124,11 +128,55 @@ def _store(account: BrokerAccount, rows: list[BrokerActivity], kind: CashEntry.K
     return len(new)
 
 
-def trades(account: BrokerAccount, *, since: datetime) -> Mapping[str, Sequence[OutsideTrade]]:
-    """Trades outside by symbol, oldest first."""
-    found: dict[str, list[OutsideTrade]] = {}
+def give_back(account: BrokerAccount, *, since: datetime) -> None:
+    """Takes back the cash of trades that turned out to be of an order of ours: adopted, or written
+    off and found after all. Their fills carry it from now on."""
+    ours = Order.objects.filter(account=account, broker_order_id=OuterRef("broker_order_id"))
     rows = BrokerActivity.objects.filter(
-        account=account, activity_type=_FILL, occurred_at__gte=since
+        Exists(ours), account=account, activity_type=_FILL, occurred_at__gte=since
+    )
+    book_back(account, list(rows))
+
+
+def book_back(account: BrokerAccount, rows: Sequence[BrokerActivity]) -> None:
+    """Books what these trades moved the other way round, once."""
+    causes = {f"{row.activity_id}{TAKEN_BACK}": row for row in rows}
+    kind = CashEntry.Kind.EXTERNAL_TRADE
+    known = CashEntry.objects.filter(account=account, kind=kind, cause__in=list(causes))
+    for cause in set(known.values_list("cause", flat=True)):
+        del causes[cause]
+    CashEntry.objects.bulk_create(
+        [
+            CashEntry(
+                account=account,
+                kind=kind,
+                cause=cause,
+                amount=-row.amount,
+                occurred_at=row.occurred_at,
+                words="It is an order of ours: its fill carries the money.",
+            )
+            for cause, row in causes.items()
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def trades(account: BrokerAccount, *, since: datetime) -> Mapping[str, Sequence[OutsideTrade]]:
+    """Trades outside by symbol, oldest first, that no correction has taken over yet."""
+    found: dict[str, list[OutsideTrade]] = {}
+    ours = Order.objects.filter(account=account, broker_order_id=OuterRef("broker_order_id"))
+    corrected = LedgerEntry.objects.filter(
+        account=account,
+        position__symbol=OuterRef("symbol"),
+        kind__in=(LedgerEntry.Kind.CORRECTION, LedgerEntry.Kind.CORPORATE_ACTION),
+        occurred_at__gte=OuterRef("occurred_at"),
+    ).exclude(qty=0)
+    rows = BrokerActivity.objects.filter(
+        ~Exists(ours),
+        ~Exists(corrected),
+        account=account,
+        activity_type=_FILL,
+        occurred_at__gte=since,
     ).order_by("occurred_at", "pk")
     for row in rows.values_list("symbol", "qty", "price", "occurred_at", "broker_order_id"):
         symbol, qty, price, occurred_at, broker_order_id = row

@@ -110,6 +110,7 @@ def _read_fills(account: BrokerAccount) -> tuple[tuple[ActivityReport, ...], flo
         _look_up(order)
     foreign = _without_unproved(account, foreign)
     outside.record(account, foreign)
+    outside.give_back(account, since=database_now() - EXPLAINS)
     return listing.items, seconds
 
 
@@ -147,12 +148,13 @@ def _without_unproved(
     account: BrokerAccount, foreign: list[ActivityReport]
 ) -> list[ActivityReport]:
     """A fill may be of an order of ours whose broker id we have not learnt yet: its answer was
-    lost, or it replaced one of ours in the broker's own app. Each such order is asked for."""
+    lost, it was written off, or it replaced one of ours in the broker's own app. Each such order
+    is asked for."""
     lately = database_now() - timedelta(days=1)
     in_doubt = set(
         Order.objects.filter(
             Q(status__in=sorted(statuses.UNPROVED))
-            | Q(status=statuses.REPLACED, updated_at__gte=lately),
+            | Q(status__in=(statuses.REPLACED, statuses.FAILED), updated_at__gte=lately),
             account=account,
         ).values_list("symbol", flat=True)
     )

@@ -26,8 +26,6 @@ from risk.figures import database_now
 _LATELY = timedelta(minutes=2)
 # An order's step carries the time of the process that took it in, a comparison the database's.
 _CLOCKS_DIFFER = timedelta(seconds=0.5)
-# From so many symbols on all positions are asked for at once.
-_SINGLY = 4
 
 
 def due(account: BrokerAccount, now: datetime) -> list[str]:
@@ -101,9 +99,10 @@ def _reconcile(account: BrokerAccount, symbols: list[str]) -> list[str]:
 
 def _ask(account: BrokerAccount, symbols: list[str]) -> Mapping[str, BrokerPosition]:
     broker = broker_for(account)
-    if len(symbols) <= _SINGLY:
-        held = [report for symbol in symbols if (report := broker.position(symbol)) is not None]
-    else:
+    if len(symbols) == 1:
+        report = broker.position(symbols[0])
+        held = [] if report is None else [report]
+    else:  # one request for all: the limit is shared with orders
         listing = broker.positions()
         if not listing.complete:
             raise BrokerUnavailable(f"The positions could not all be read. {listing.reason}")

@@ -2,7 +2,8 @@
 did not know, 48 sizing failures from stale buying power; 21 positions held, no buying power left,
 book and broker apart.
 
-Here as many attempts, of several strategies at once, on an account whose money their fills use up.
+Here as many attempts, of several strategies at once, on an account whose money their fills use up;
+and a book that hands at the broker and a wrong buying power have set apart, brought together again.
 """
 
 import time
@@ -13,6 +14,8 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
+from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection
 
@@ -21,7 +24,10 @@ from orders.models import Order, OrderHistory
 from ordinis.accounts.models import SCOPES, ApiToken, BrokerAccount, Strategy
 from ordinis.alerts.models import Alert
 from ordinis.verify import violations
+from positions.ledger import cash_of
 from positions.models import Position
+from reconciliation.corrections import decide
+from reconciliation.models import Break, Correction
 from reconciliation.run import reconcile
 from tests.conftest import Api, hold, quote, sent
 from tests.listening import Listening, listeners
@@ -149,6 +155,67 @@ def test_with_limits_as_they_are_the_22nd_position_and_all_that_adds_is_denied_h
     assert said[1]["max_position_pct"][0] == "5"
     assert less.status_code == 201
     assert [post["body"]["side"] for post in sent(sim)] == ["sell"]
+
+
+def test_what_hands_and_a_wrong_buying_power_set_apart_is_found_explained_and_brought_together(
+    sim: SimulatorServer, account: BrokerAccount, settings: LazySettings
+) -> None:
+    """Book and broker: 21 positions, five of them changed in the broker's own app, and a buying
+    power of nothing that follows from nothing."""
+    settings.SECOND_LOOK_SECONDS = 0
+    approver = User.objects.create_superuser("approver")
+    _hold_21(sim)
+    quote(sim, "INTC", "20")
+    reconcile(account)
+    sim.post("/sim/close", {"symbol": "BA"})
+    for symbol, side, qty in (
+        *(("INTC", "buy", "7"), ("KO", "sell", "25"), ("AAPL", "buy", "5"), ("AAPL", "buy", "3")),
+        *(("DIS", "sell", "100"), ("DIS", "sell", "40")),
+    ):
+        sim.post("/sim/trade", {"symbol": symbol, "side": side, "qty": qty})
+    sim.post("/sim/account", {"buying_power": "0"})
+
+    for _ in range(2):
+        report = reconcile(account)
+
+    assert report.differences_count == 6
+    found = {row.subject: row for row in Break.objects.filter(ended_at=None)}
+    causes = {
+        row.symbol: (row.kind, row.difference, row.explanation and row.explanation["code"])
+        for row in found.values()
+        if row.symbol
+    }
+    assert causes == {
+        "BA": ("zombie", -50, "external_trades"),
+        "INTC": ("orphan", 7, "external_trades"),
+        "KO": ("quantity", -25, "external_trades"),
+        "AAPL": ("quantity", 8, "external_trades"),
+        "DIS": ("side", -140, "external_trades"),
+    }
+    power = found["account/buying_power"]
+    assert (len(found), power.broker, power.severity) == (6, 0, "critical")
+    assert power.local > 50_000
+    told = dict(Alert.objects.filter(ended_at=None).values_list("subject", "message"))
+    for subject in ("BA", "INTC", "KO", "AAPL", "DIS"):
+        assert "Traded at the broker past Ordinis" in told[subject]
+    assert "the broker says $0" in told["account/buying_power"]
+    assert Order.objects.count() == 0
+
+    for correction in Correction.objects.filter(status="proposed"):
+        decide(correction.pk, "approve", user=approver, comment="Traded in the broker's own app.")
+    sim.post("/sim/account", {"buying_power": None})
+    report = reconcile(account)
+
+    assert (report.complete, report.differences) == (True, [])
+    ended = Counter(Break.objects.values_list("status", flat=True))
+    assert ended == {"resolved": 5, "healed": 1}
+    assert not Alert.objects.filter(code__startswith="break_", ended_at=None).exists()
+    state = sim.get("/sim/state")
+    shares = {each["symbol"]: Decimal(each["qty"]) for each in state["positions"]}
+    assert dict(Position.objects.exclude(qty=0).values_list("symbol", "qty")) == shares
+    assert cash_of(account.pk) == Decimal(state["account"]["cash"])
+    assert Position.objects.get(symbol="BA").closed_reason == "closed_externally"
+    assert list(violations()) == []
 
 
 def _hold_21(sim: SimulatorServer) -> None:

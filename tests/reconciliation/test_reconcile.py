@@ -290,12 +290,17 @@ def test_standing_breaks_take_no_more_queries_however_many(
                 hold(sim, symbol, "5", "100")
             for _ in range(3):
                 reconcile(book)
-        with CaptureQueriesContext(connection) as queries:
-            reconcile(book)
-        counts.append(len(queries))
+        counts.append(min(_queries_of_a_run(book) for _ in range(3)))
 
     assert Break.objects.count() == 10
     assert counts[0] == counts[1], counts
+
+
+def _queries_of_a_run(book: BrokerAccount) -> int:
+    """Now and then the broker's edge asks the table of the request limit, besides."""
+    with CaptureQueriesContext(connection) as queries:
+        reconcile(book)
+    return len(queries)
 
 
 def test_runs_never_overlap_and_who_asks_during_one_gets_the_next_ones_report(

@@ -147,6 +147,22 @@ def test_a_part_that_filled_heals_a_part_and_the_rest_can_be_proposed_again(
     assert list(violations()) == []
 
 
+def test_what_comes_back_in_two_parts_is_not_booked_on_top_either(
+    sim: SimulatorServer, sold: Break, proposer: User, approve: Approve
+) -> None:
+    sim.post("/sim/options", {"fill_delay": 3600})
+    done = approve(trades.propose(sold, by=proposer, reason="back"))
+    assert done.order is not None
+
+    for qty in ("4", "6"):
+        sim.post("/sim/fill", {"id": done.order.broker_order_id, "qty": qty})
+        jobs.poll()
+
+    assert Order.objects.get().status == "filled"
+    assert shares_at_broker(sim, "KO") == Position.objects.get(symbol="KO").qty == 100
+    assert list(violations()) == []
+
+
 def test_shares_that_came_from_outside_are_sold_again(
     sim: SimulatorServer, book: BrokerAccount, proposer: User, approve: Approve
 ) -> None:
