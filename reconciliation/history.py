@@ -6,7 +6,7 @@ Called inside the transaction that makes the step, with the account locked.
 from datetime import datetime
 
 from ordinis.alerts.models import end_alert
-from reconciliation.models import OF_POSITIONS, Break, BreakEvent
+from reconciliation.models import OF_POSITIONS, Break, BreakEvent, Kind
 
 What = BreakEvent.What
 
@@ -28,6 +28,8 @@ def end(
     note(row, What.HEALED if healed else What.RESOLVED, at=at, actor=actor, text=text)
     end_alert(row.account_id, code=f"break_{row.kind}", subject=alert_subject(row))
     end_alert(row.account_id, code="break_escalated", subject=alert_subject(row))
+    if row.kind == Kind.ORDER_MISSING:  # raised by whoever reads orders, in every mode
+        end_alert(row.account_id, code="order_missing", subject=str(row.order_id))
 
 
 def alert_subject(row: Break) -> str:
