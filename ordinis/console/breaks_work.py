@@ -118,6 +118,8 @@ def propose(page: Page, request: HttpRequest, row: Break) -> HttpResponse:
     if row.ended_at is not None:
         messages.warning(request, "This break has ended; there is nothing to correct.")
         return back
+    if row.kind not in CORRECTED:
+        raise NotDone("Nothing in our book corrects a break of this kind.")
     reason = request.POST.get("comment", "").strip()[: queue.LONGEST_COMMENT]
     try:
         facts = figures.ask(row.account)

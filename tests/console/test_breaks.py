@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import transaction
 from django.test import Client
 from django.utils import timezone
@@ -418,6 +418,27 @@ def test_who_may_not_work_on_breaks_sees_no_form_and_gets_403(
     assert client.post(f"{LIST}work/", given).status_code == 403
     assert not BreakEvent.objects.exists()
     assert not Correction.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("granted", "allowed"),
+    [
+        ("work_on_break", {"comment", "assign", "acknowledge", "resolve"}),
+        ("propose_correction", {"propose", "adopt", "restore"}),
+    ],
+)
+def test_working_on_a_break_and_proposing_are_two_permissions(
+    account: BrokerAccount, person: Person, granted: str, allowed: set[str]
+) -> None:
+    row = broken(account, Kind.TRADE_BUST, subject="bust/1")
+    user = person("eve", "Viewer")
+    user.user_permissions.add(Permission.objects.get(codename=granted))
+    client = Client()
+    client.force_login(User.objects.get(pk=user.pk))
+
+    answers = {action: act(client, row, action).status_code for action in ACTIONS}
+
+    assert {action for action, status in answers.items() if status != 403} == allowed
 
 
 def test_a_get_of_any_form_changes_nothing(browse: Browse, account: BrokerAccount) -> None:

@@ -142,8 +142,10 @@ class Day:
             early = (first - cause.at).total_seconds()
             if cause.subject == row["subject"] and cause.found_after is None and early > -1.5:
                 cause.found_after = (datetime.now(UTC) - cause.at).total_seconds()
+                print(f"{cause.what}: {row['kind']} after {cause.found_after:.0f} s")  # noqa: T201
                 return
         self.problems.append(f"no cause of this break: {row}")
+        print(self.problems[-1])  # noqa: T201
 
     def _operate(self) -> None:
         """Approves what is proposed, through the console."""
@@ -176,7 +178,11 @@ class Day:
         """Noted before it happens: nothing may be found earlier."""
         cause = Cause(what, subject)
         self.causes.append(cause)
-        act()
+        try:
+            act()
+        except requests.HTTPError as error:  # the venue does not take it: nothing has happened
+            print(f"{what}: {error.response.text}")  # noqa: T201
+            cause.subject = None
         return cause
 
     def trade_by_hand(self, symbol: str, side: str, qty: int) -> Cause:

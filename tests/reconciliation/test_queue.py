@@ -11,6 +11,7 @@ import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import Permission, User
 from django.db import connection, transaction
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from ordinis.accounts.models import BrokerAccount
@@ -19,6 +20,7 @@ from reconciliation import history, queue
 from reconciliation.models import Break, BreakEvent, Kind
 from reconciliation.queue import NotDone
 from risk.figures import database_now
+from tests.waiting import until
 
 Status, What = Break.Status, BreakEvent.What
 Make = Callable[..., Break]
@@ -196,6 +198,19 @@ def test_a_break_that_waits_for_a_decision_goes_on_waiting(make: Make, ann: User
     assert row.acknowledged_at is not None
 
 
+def test_one_that_waits_for_a_decision_is_acknowledged_again_after_it_escalated(
+    make: Make, ann: User
+) -> None:
+    row = make(status=Status.CORRECTING)
+    queue.acknowledge([row.pk], by=ann)
+    queue.escalate(database_now() + timedelta(minutes=241))
+
+    Break.objects.update(acknowledged_at=F("acknowledged_at") - timedelta(minutes=250))
+    Break.objects.update(escalated_at=F("acknowledged_at") + timedelta(minutes=240))
+
+    assert queue.acknowledge([row.pk], by=ann) == 1
+
+
 def test_two_presses_acknowledge_once(make: Make, ann: User) -> None:
     row = make()
 
@@ -216,14 +231,25 @@ def test_two_people_who_press_at_the_same_moment_leave_one_line(
 
     threads = [Thread(target=press, args=(by,)) for by in (ann, ben)]
     with transaction.atomic():
-        BrokerAccount.lock(row.account_id)  # both have pressed before either gets through
+        BrokerAccount.lock(row.account_id)
         for thread in threads:
             thread.start()
+        until(lambda: _waiting_for_a_lock() == 2)  # both have pressed, neither gets through
     for thread in threads:
         thread.join(timeout=10)
 
     assert sorted(counts) == [0, 1]
     assert len(_steps(row)) == 1
+
+
+def _waiting_for_a_lock() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # else it stands still until the commit
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return int(cursor.fetchone()[0])
 
 
 # --- resolving ----------------------------------------------------------------------------------

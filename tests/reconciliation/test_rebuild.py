@@ -442,6 +442,7 @@ def test_a_fill_from_before_a_rebuild_is_booked_together_with_what_reverses_it(
     tell(open_order, fill_of(open_order, seconds=-0.01))
 
     assert held()["KO"] == (110, Decimal("59.9"))
+    assert Position.objects.get(symbol="KO").realized_profit == 0
     assert cash_of(open_order.account_id) == 999410
     assert Fill.objects.get().qty == 10
     assert Order.objects.get().status == "filled"
@@ -470,11 +471,13 @@ def test_a_fill_from_after_a_rebuild_is_booked_as_any_other(
     sim: SimulatorServer, open_order: Order
 ) -> None:
     hold(sim, "KO", "90", "60")
+    sim.post("/sim/account", {"cash": "5000"})
     do(open_order.account)
 
     tell(open_order, fill_of(open_order, seconds=0.01))
 
     assert held()["KO"][0] == 100
+    assert cash_of(open_order.account_id) == 5000 - 590
     assert LedgerEntry.objects.filter(cause__endswith="/reversed").count() == 0
     assert CashEntry.objects.filter(cause__endswith="/reversed").count() == 0
     assert list(violations()) == []
@@ -484,12 +487,14 @@ def test_a_fill_of_an_order_from_after_a_rebuild_is_no_late_one_whatever_its_clo
     sim: SimulatorServer, open_order: Order
 ) -> None:
     hold(sim, "KO", "90", "60")
+    sim.post("/sim/account", {"cash": "5000"})
     do(open_order.account)
     Order.objects.update(created_at=figures.database_now())
 
     tell(open_order, fill_of(open_order, seconds=-0.01))
 
     assert held()["KO"][0] == 100
+    assert cash_of(open_order.account_id) == 5000 - 590
     assert LedgerEntry.objects.filter(cause__endswith="/reversed").count() == 0
 
 

@@ -23,7 +23,7 @@ from ordinis.broker import alpaca
 from ordinis.verify import violations
 from positions.ledger import cash_of
 from positions.models import CashEntry, LedgerEntry, Position
-from reconciliation import breaks
+from reconciliation import breaks, queue
 from reconciliation.corrections import NotDecided, decide
 from reconciliation.models import Break, Correction, Suspect
 from reconciliation.run import reconcile
@@ -1037,3 +1037,107 @@ def _closing(call: Callable[[], Any]) -> Callable[[], Any]:
             connection.close()
 
     return closing
+
+
+# --- what is proposed when facts move, and what is settled ----------------------------------------
+
+
+def _sell_by_hand(sim: Sim, qty: str, price: str) -> None:
+    sim.post("/sim/trade", {"symbol": "KO", "side": "sell", "qty": qty, "price": price})
+
+
+def test_a_second_trade_outside_while_the_first_waits_is_booked_at_the_price_of_both(
+    sim: Sim, book: BrokerAccount, approver: User
+) -> None:
+    _sell_by_hand(sim, "30", "65")
+    make_break(book)
+    _sell_by_hand(sim, "10", "66")
+
+    reconcile(book)
+    approve(approver)
+
+    assert (position("KO").qty, position("KO").realized_profit) == (60, 30 * 5 + 10 * 6)
+    nothing_is_left(book)
+
+
+def test_what_takes_the_place_of_a_stale_proposal_has_the_price_of_both_trades_too(
+    sim: Sim, book: BrokerAccount, approver: User
+) -> None:
+    _sell_by_hand(sim, "30", "65")
+    make_break(book)
+    _sell_by_hand(sim, "10", "66")
+    with pytest.raises(NotDecided, match="facts moved"):
+        approve(approver)
+
+    reconcile(book)
+    approve(approver)
+
+    assert (position("KO").qty, position("KO").realized_profit) == (60, 30 * 5 + 10 * 6)
+    nothing_is_left(book)
+
+
+def test_shares_sold_after_a_split_before_it_was_approved_are_not_booked_as_a_part_of_it(
+    sim: Sim, book: BrokerAccount, approver: User
+) -> None:
+    sim.post("/sim/split", {"symbol": "KO", "new_rate": "2", "old_rate": "1"})
+    make_break(book)
+    _sell_by_hand(sim, "5", "30")
+    with pytest.raises(NotDecided, match="facts moved"):
+        approve(approver)
+
+    with pytest.raises((NotDecided, Correction.DoesNotExist)):  # nobody knows yet what it is
+        approve(approver)
+    reconcile(book)
+
+    assert not LedgerEntry.objects.filter(kind="split").exists()
+    assert waiting().kind == "position"
+    approve(approver)
+    assert position("KO").qty == 195
+    nothing_is_left(book)
+
+
+def test_a_list_that_leaves_out_an_orphan_does_not_heal_its_break(
+    sim: Sim, six: BrokerAccount
+) -> None:
+    sim.post("/sim/symbol", {"symbol": "AAA", "price": "50"})
+    hold(sim, "AAA", "3", "50")
+    row = make_break(six)
+    assert row.symbol == "AAA"
+    _fault(sim, "list_omit", "/v2/positions", count=2)
+    assert "AAA" not in _listed(sim)
+
+    reconcile(six)
+
+    row.refresh_from_db()
+    assert row.status == "correcting"
+    assert Alert.objects.get(code="break_orphan").ended_at is None
+
+
+def test_buying_power_that_a_person_calls_in_order_is_where_it_begins_anew(
+    sim: Sim, book: BrokerAccount, approver: User
+) -> None:
+    sim.post("/sim/account", {"buying_power": "200"})
+    row = make_break(book)
+
+    queue.resolve(row, by=approver, comment="The broker holds it back; that is agreed.")
+
+    for _ in range(2):
+        nothing_is_left(book)
+    assert Break.objects.get().status == "resolved"
+
+
+def test_an_order_that_a_person_calls_lost_is_not_told_again(
+    sim: Sim, book: BrokerAccount, api: Api, order: MakeOrder, approver: User
+) -> None:
+    before = sim.get("/sim/snapshot")
+    _rests(sim, api, order)
+    sim.post("/sim/snapshot", before)
+    _long_ago()
+    row = make_break(book)
+
+    queue.resolve(row, by=approver, comment="Alpaca says that it never was.")
+
+    for _ in range(3):
+        _long_ago()
+        reconcile(book)
+    assert list(Break.objects.values_list("status", flat=True)) == ["resolved"]

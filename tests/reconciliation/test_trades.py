@@ -1,6 +1,7 @@
 """Restoring a position by a trade: proposed by a person, approved by another, sent once, and never
 booked on top of what the book had not let go."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -246,6 +247,29 @@ def test_sent_by_eight_at_the_same_moment_it_is_one_order(
     assert due.order is not None
     assert len(sent(sim)) == 1
     assert due.problem == ""
+
+
+def test_while_one_process_is_sending_it_another_leaves_it_alone(
+    sim: SimulatorServer, sold: Break, proposer: User, approver: User
+) -> None:
+    due = approved_but_not_sent(trades.propose(sold, by=proposer, reason="back"), approver)
+    sending, ended = threading.Event(), threading.Event()
+
+    def sends() -> None:
+        with trades._alone(due.pk):
+            sending.set()
+            ended.wait(30)
+        connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(sends)
+        assert sending.wait(10)
+        trades.carry_out(due.pk)
+        assert sent(sim) == []
+        ended.set()
+
+    trades.carry_out(due.pk)
+    assert len(sent(sim)) == 1
 
 
 def test_what_was_approved_and_not_sent_is_pursued(
