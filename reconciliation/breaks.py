@@ -24,6 +24,7 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, end_alert, raise_alert
 from ordinis.broker.port import TERMINAL_STATUSES
 from ordinis.numbers import plain
+from positions.models import Position
 from reconciliation import corrections, history
 from reconciliation.facts import ZERO, Found
 from reconciliation.history import What
@@ -130,7 +131,10 @@ def plan(account: BrokerAccount, found: list[Found], now: datetime) -> Plan:
     ]
     return Plan(
         steps=_confirmed(account, steps),
-        heals=[row for subject, row in standing.items() if subject not in seen and not massed],
+        heals=_healed(
+            account,
+            [row for subject, row in standing.items() if subject not in seen and not massed],
+        ),
         forgets=[row for subject, row in suspects.items() if subject not in seen and not massed],
         now=now,
     )
@@ -242,6 +246,35 @@ def _confirmed(account: BrokerAccount, steps: list[Step]) -> list[Step]:
 def agrees_with(item: Found, qty: Decimal) -> bool:
     """Whether a position asked for by itself says what the list said."""
     return item.kind == Kind.AVERAGE_PRICE or qty == item.broker
+
+
+def _healed(account: BrokerAccount, rows: list[Break]) -> list[Break]:
+    """Of what only the broker has a list that leaves it out looks like an end: each is asked for
+    by itself, and stands while it is there."""
+    alone = [row for row in rows if row.kind in (Kind.ORPHAN, Kind.ORDER_EXTERNAL)]
+    still = {row.pk for row in alone[_LOOK_UPS:]}  # these at the next look
+    ours = dict(
+        Position.objects.filter(
+            account=account, symbol__in=[row.symbol for row in alone]
+        ).values_list("symbol", "qty")
+    )
+    broker = broker_for(account)
+    for row in alone[:_LOOK_UPS]:
+        if row.kind == Kind.ORPHAN:
+            held = broker.position(row.symbol)
+            there = held is not None and held.qty != ours.get(row.symbol, ZERO)
+        else:
+            order = broker.order(row.broker_order_id)
+            there = (
+                order is not None
+                and order.status not in TERMINAL_STATUSES
+                and not Order.objects.filter(
+                    account=account, broker_order_id=row.broker_order_id
+                ).exists()
+            )
+        if there:
+            still.add(row.pk)
+    return [row for row in rows if row.pk not in still]
 
 
 # --- doing it ----------------------------------------------------------------------------------

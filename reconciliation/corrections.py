@@ -117,6 +117,7 @@ def propose(
         if latest is not None and latest.kind == kind and _rests_on(latest) == facts:
             settled = (Status.PROPOSED,) if by else (Status.PROPOSED, Status.REJECTED)
             if latest.status in settled:
+                _explain(latest, item)
                 return None
         if latest is not None and latest.status == Status.PROPOSED and _is_a_persons(latest, by):
             return None
@@ -134,6 +135,16 @@ def propose(
             by=by,
             reason=reason,
         )
+
+
+def _explain(latest: Correction, item: Found | None) -> None:
+    """Adds what a look has found of trades outside to a proposal that was made without one: of the
+    same facts, when another was refused because they moved."""
+    if item is None or latest.status != Status.PROPOSED or latest.price == item.trade_price:
+        return
+    latest.price = item.trade_price
+    latest.explanation = None if item.explanation is None else dict(item.explanation)
+    latest.save(update_fields=("price", "explanation"))
 
 
 def make(
@@ -393,16 +404,16 @@ def decide(
 
 def _take_its_place(correction: Correction, facts: Facts, read: Figures) -> Correction | None:
     row = correction.subject
-    if facts.agree:
+    # What a split has become, with a trade on top, only the next look can say.
+    unknown = facts.agree or correction.kind == Correction.Kind.SPLIT
+    if unknown or correction.kind == Correction.Kind.TRADE:
         with transaction.atomic():
             BrokerAccount.lock(row.account_id)
-            supersede(row, "The difference is gone.")
-        return None
-    if correction.kind == Correction.Kind.TRADE:
-        with transaction.atomic():
-            BrokerAccount.lock(row.account_id)
-            supersede(row, "The facts moved.")
-    return propose(row, read) or _waiting(correction)
+            supersede(row, "The difference is gone." if facts.agree else "The facts moved.")
+            Break.objects.filter(pk=row.pk, status=Break.Status.CORRECTING).update(
+                status=Break.Status.OPEN
+            )
+    return None if unknown else propose(row, read) or _waiting(correction)
 
 
 def _rests_on(correction: Correction) -> Facts:

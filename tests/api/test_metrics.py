@@ -17,7 +17,7 @@ from orders.judgement import reserved
 from orders.models import Order, StreamMessage
 from ordinis import metrics
 from ordinis.accounts.models import BrokerAccount, RequestBudget, Strategy
-from ordinis.alerts.models import Alert, AlertChannel, AlertMessage, raise_alert
+from ordinis.alerts.models import Alert, AlertChannel, AlertMessage, end_alert, raise_alert
 from ordinis.models import Heartbeat, JobRun
 from positions.models import Position
 from reconciliation.models import Break, Correction, Kind
@@ -295,7 +295,9 @@ def test_processes_jobs_and_the_stream_give_their_ages(account: BrokerAccount) -
 def test_alerts_that_stand_and_the_channels_that_tell_of_them(account: BrokerAccount) -> None:
     severity = Alert.Severity.CRITICAL
     for account_id in (account.pk, None):
-        raise_alert(account_id, code="c", subject="s", severity=severity, message="m")
+        for subject in ("stands", "over"):
+            raise_alert(account_id, code="c", subject=subject, severity=severity, message="m")
+        end_alert(account_id, code="c", subject="over")
     AlertChannel.objects.create(name="desk", failures=4)
     for state in ("pending", "pending", "sent"):
         AlertMessage.objects.create(channel="desk", kind="test", severity="warning", state=state)

@@ -283,7 +283,7 @@ def test_a_list_of_snapshots_never_reads_their_bodies(
 def with_equity(correction: Correction) -> None:
     """21 % of equity in AAPL, and as much again in KO."""
     BrokerAccount.objects.update(equity=Decimal(100_000))
-    held(correction.account, "KO", "100")
+    held(correction.account, "KO", "100", broker="50")
 
 
 def test_a_correction_tells_what_it_changes_in_book_exposure_limits_and_profit(

@@ -62,8 +62,12 @@ def by_hand(sim: SimulatorServer) -> None:
 
 def looked_at_twice() -> None:
     jobs.reconcile()
+    until(_both_are_breaks)
+
+
+def _both_are_breaks() -> bool:
     jobs.second_look()
-    until(lambda: (jobs.second_look(), Break.objects.count() == 2)[1])
+    return Break.objects.count() == 2
 
 
 def approve(console: Client, symbol: str) -> Any:

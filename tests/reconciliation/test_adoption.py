@@ -19,12 +19,13 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.verify import violations
 from positions.ledger import cash_of
 from positions.models import CashEntry, LedgerEntry, Position
-from reconciliation import corrections
+from reconciliation import corrections, run
 from reconciliation.adoption import NotAdopted, adopt
 from reconciliation.models import Break, Correction
 from reconciliation.run import reconcile
 from risk import figures
 from tests.conftest import Api, quote
+from tests.reconciliation.comparing import under_way
 from tests.reconciliation.killing import killed
 from tests.simulator_server import SimulatorServer
 from tests.waiting import until
@@ -303,6 +304,21 @@ def test_eight_people_at_the_same_moment_adopt_it_once(
     assert found == {Order.objects.get().pk}
     assert Position.objects.get(symbol="TSLA").qty == 4
     assert cash_of(book.pk) == broker_cash(book)
+
+
+def test_nothing_is_adopted_while_a_comparison_is_under_way(
+    sim: SimulatorServer, book: BrokerAccount, ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could book as another's trade what is ours by then."""
+    quote(sim, "TSLA", "250")
+    placed(sim)
+    row = break_of(book)
+    monkeypatch.setattr(run, "_LONGEST_WAIT", 1)
+
+    with under_way(book), pytest.raises(NotAdopted, match="under way"):
+        adopt(row, by=ann, reason="mine")
+
+    assert Order.objects.count() == 0
 
 
 def test_an_adoption_that_is_killed_half_way_changes_nothing(

@@ -162,8 +162,8 @@ def test_signals_and_errors_are_counted_of_what_the_strategy_asked_for(
     placed(strategy, "canceled", filled_qty=Decimal(1))
     placed(strategy, "canceled")
     placed(strategy, "rejected", rejection={"message": "insufficient buying power"})
-    taken_first = {"acknowledged_at": et("11:00:01")}
-    placed(strategy, "rejected", rejection={"message": "asset is not tradable"}, **taken_first)
+    later = {"message": "asset is not tradable"}
+    placed(strategy, "rejected", rejection=later, acknowledged_at=et("11:00:01"))
     placed(strategy, "unresolved")
     placed(strategy, "failed")
     placed(strategy, "failed", cancel_requested_at=et("11:00:02"))

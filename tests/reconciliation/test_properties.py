@@ -43,6 +43,7 @@ OURS = ("KO", "PEP")  # traded by a strategy; the others by hands alone
 # Left alone: of few positions most would differ at once, which is another story.
 CALM = ("AMD", "AMZN", "BA", "BAC", "CRM", "DIS", "GE", "HD", "INTC", "JNJ", "META", "NEE")
 READS = ("/v2/positions", "/v2/orders", "/v2/account", "/v2/account/activities/FILL")
+# Of what is read, and of the answers to our own orders.
 LIES: tuple[dict[str, Any], ...] = (
     {"kind": "list_omit", "path": "/v2/positions"},
     {"kind": "list_empty", "path": "/v2/positions"},
@@ -50,8 +51,10 @@ LIES: tuple[dict[str, Any], ...] = (
     {"kind": "list_empty", "path": "/v2/orders"},
     {"kind": "list_lag", "path": "/v2/orders", "seconds": 2},
     {"kind": "lookup_404"},
+    {"kind": "drop_after", "method": "POST", "path": "/v2/orders", "body": '"day-'},
+    {"kind": "drop_before", "method": "POST", "path": "/v2/orders", "body": '"day-'},
     *(
-        {"kind": kind, "path": path}
+        {"kind": kind, "method": "GET", "path": path}
         for kind in ("status_before", "truncated_after", "drop_after", "empty_after", "html_after")
         for path in READS
     ),
@@ -152,11 +155,15 @@ class Day:
 
     def looks(self) -> None:
         before = set(Correction.objects.filter(automatic=True).values_list("pk", flat=True))
-        self.random.choice([order_jobs.poll, jobs.after_orders, lambda: reconcile(self.account)])()
+        looks: list[Callable[[], object]] = [order_jobs.poll, jobs.after_orders, self.reconciles]
+        self.random.choice(looks)()
         for made in Correction.objects.filter(automatic=True).exclude(pk__in=before):
             symbol = made.subject.symbol
             if symbol not in OURS:
                 assert made.broker == self.truth().get(symbol, 0), f"{made} was not true"
+
+    def reconciles(self) -> None:
+        reconcile(self.account)
 
     def approves(self) -> None:
         for correction in Correction.objects.filter(status="proposed"):
@@ -186,7 +193,7 @@ class Day:
         for order in self.sim.get("/sim/state")["orders"]:
             if order["status"] in ("new", "accepted", "pending_new", "partially_filled"):
                 self._may_be_refused("/sim/cancel", {"id": order["id"]})
-        until(lambda: (order_jobs.resolve(), order_jobs.poll(), not self._open())[2], seconds=20)
+        until(self._all_have_ended, seconds=20)
         for _ in range(8):
             # Plays the pause in which nothing of any order moved.
             Order.objects.update(updated_at=F("updated_at") - timedelta(minutes=1))
@@ -198,8 +205,10 @@ class Day:
             self.approves()
         self.no_fill_was_lost()
 
-    def _open(self) -> bool:
-        return Order.objects.exclude(status__in=sorted(statuses.CLOSED)).exists()
+    def _all_have_ended(self) -> bool:
+        order_jobs.resolve()
+        order_jobs.poll()
+        return not Order.objects.exclude(status__in=sorted(statuses.CLOSED)).exists()
 
 
 @pytest.mark.parametrize("mode", ["manual", "automatic"])

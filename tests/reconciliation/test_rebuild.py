@@ -24,13 +24,14 @@ from ordinis.verify import violations
 from positions.ledger import cash_of
 from positions.models import CashEntry, LedgerEntry, Position
 from reconciliation import rebuild as rebuilding
-from reconciliation import trades
+from reconciliation import run, trades
 from reconciliation.models import Break, Correction, Rebuild, Suspect
 from reconciliation.rebuild import NotRebuilt, preview, rebuild
 from reconciliation.run import reconcile
 from risk import figures, trading
 from risk.states import ACTIVE, HALTED
 from tests.conftest import Api, hold, quote
+from tests.reconciliation.comparing import under_way
 from tests.reconciliation.conftest import make_break
 from tests.reconciliation.killing import killed
 from tests.simulator_server import SimulatorServer
@@ -234,6 +235,18 @@ def test_a_rebuild_that_is_killed_half_way_changes_nothing(
     do(chaos)
     assert held() == {"KO": (90, Decimal("61.5")), "TSLA": (-5, 250)}
     assert list(violations()) == []
+
+
+def test_nothing_is_rebuilt_while_a_comparison_is_under_way(
+    chaos: BrokerAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = book_as_it_is()
+    monkeypatch.setattr(run, "_LONGEST_WAIT", 1)
+
+    with under_way(chaos), pytest.raises(NotRebuilt, match="under way"):
+        do(chaos)
+
+    assert (book_as_it_is(), Rebuild.objects.count()) == (before, 0)
 
 
 def test_two_at_the_same_moment_do_not_book_a_change_twice(chaos: BrokerAccount) -> None:

@@ -35,7 +35,7 @@ def of_ko(kind: str, local: str, broker: str, value: str | None, **more: Any) ->
     )
 
 
-def of_order(kind: str, name: str, local: str, broker: str, **more: str) -> Expected:
+def of_order(kind: str, name: str, local: str, broker: str, **more: Any) -> Expected:
     return Expected(kind=kind, subject=f"order/{name}", local=local, broker=broker, **more)
 
 

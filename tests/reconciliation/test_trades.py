@@ -398,6 +398,17 @@ def test_a_proposal_of_ordinis_gives_way_and_one_of_a_person_does_not(
     assert (last.what, last.actor, last.text) == ("proposed", "proposer", "back")
 
 
+def test_while_an_approved_trade_is_not_sent_yet_no_other_is_proposed(
+    sim: SimulatorServer, sold: Break, proposer: User, approver: User
+) -> None:
+    approved_but_not_sent(trades.propose(sold, by=proposer, reason="back"), approver)
+
+    with pytest.raises(NotProposed, match="still under way"):
+        trades.propose(sold, by=proposer, reason="again")
+
+    assert Correction.objects.filter(kind="trade").count() == 1
+
+
 def test_the_next_comparison_leaves_a_waiting_trade_alone(
     sim: SimulatorServer, sold: Break, proposer: User
 ) -> None:

@@ -363,4 +363,7 @@ def test_the_api_shows_what_holds_for_the_strategy(api: Api, strategy: Strategy)
         "loosening_needs_approval": False,
         "dependents_activation": "at_end",
         "reconcile_mode": "manual",
+        "auto_correct_max_value": "100",
+        "auto_correct_max_qty": "1",
+        "drift_alert_value": "100",
     }
