@@ -46,6 +46,7 @@ _APPROVER: Final = frozenset(
     {
         "reconciliation.decide_correction",
         "reconciliation.rebuild_book",
+        "reconciliation.work_on_break",
         "risk.decide_risklimits",
         "risk.flatten_positions",
         "risk.resume_trading",

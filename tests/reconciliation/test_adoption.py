@@ -255,13 +255,16 @@ def test_one_that_filled_only_after_the_correction_is_adopted(
     assert list(violations()) == []
 
 
+@pytest.mark.parametrize("sold", [False, True], ids=["held still", "sold again"])
 def test_one_that_had_filled_before_the_book_was_opened_is_refused(
-    sim: SimulatorServer, account: BrokerAccount, ann: User, settings: Any
+    sim: SimulatorServer, account: BrokerAccount, ann: User, settings: Any, sold: bool
 ) -> None:
     settings.SECOND_LOOK_SECONDS = 0
     quote(sim, "TSLA", "250")
     told = placed(sim)
     sim.post("/sim/fill", {"id": told["id"], "qty": "4", "price": "199"})
+    if sold:  # then the opening has no entry of these shares
+        sim.post("/sim/trade", {"symbol": "TSLA", "side": "sell", "qty": "4"})
     row = break_of(account)
 
     with pytest.raises(NotAdopted, match="booked twice"):
