@@ -167,6 +167,7 @@ class LedgerEntry(models.Model):
                 condition=~Q(qty=0) | Q(kind="correction"), name="ledger_entry_moves_something"
             ),
         ]
+        indexes = [models.Index(fields=("account", "recorded_at"), name="ledger_by_time")]
 
     def __str__(self) -> str:
         return f"{self.position} {self.seq}: {self.qty:+f}"
