@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import psutil
@@ -93,7 +94,7 @@ class Day:
         for symbol in IDLE:
             order = self._order(symbol, "buy", 20)
             assert order, symbol
-            until(lambda key=order["id"]: self._is_filled(key), seconds=30, every=0.2)
+            until(partial(self._is_filled, order["id"]), seconds=30, every=0.2)
 
     def _is_filled(self, key: str) -> bool:
         order = self.api("GET", f"/orders/{key}")
@@ -142,7 +143,8 @@ class Day:
             early = (first - cause.at).total_seconds()
             if cause.subject == row["subject"] and cause.found_after is None and early > -1.5:
                 cause.found_after = (datetime.now(UTC) - cause.at).total_seconds()
-                print(f"{cause.what}: {row['kind']} after {cause.found_after:.0f} s")  # noqa: T201
+                what = f"{row['kind']}, {row['local']} / {row['broker']}. {row['explanation']}"
+                print(f"{cause.what}: after {cause.found_after:.0f} s {what}")  # noqa: T201
                 return
         self.problems.append(f"no cause of this break: {row}")
         print(self.problems[-1])  # noqa: T201

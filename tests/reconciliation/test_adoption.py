@@ -90,6 +90,7 @@ def test_an_open_order_becomes_ours_with_all_its_terms(
     assert (order.limit_price, order.worst_price, order.time_in_force) == (200, 200, "day")
     assert (order.strategy.name, order.status) == ("operator", "new")
     assert order.acknowledged_at is not None
+    assert order.created_at < row.first_seen
     first = order.history.first()
     assert first is not None
     assert (first.source, first.actor, first.reason) == ("operator", "ann", "Adopted: it is mine")
@@ -264,7 +265,7 @@ def test_one_that_had_filled_before_the_book_was_opened_is_refused(
     told = placed(sim)
     sim.post("/sim/fill", {"id": told["id"], "qty": "4", "price": "199"})
     if sold:  # then the opening has no entry of these shares
-        sim.post("/sim/trade", {"symbol": "TSLA", "side": "sell", "qty": "4"})
+        sim.post("/sim/position", {"symbol": "TSLA", "qty": "0"})
     row = break_of(account)
 
     with pytest.raises(NotAdopted, match="booked twice"):

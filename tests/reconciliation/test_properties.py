@@ -190,9 +190,6 @@ class Day:
     def ends(self) -> None:
         """The faults stop, what rests is cancelled, and a person goes through the queue."""
         self.sim.delete("/sim/faults")
-        for order in self.sim.get("/sim/state")["orders"]:
-            if order["status"] in ("new", "accepted", "pending_new", "partially_filled"):
-                self._may_be_refused("/sim/cancel", {"id": order["id"]})
         until(self._all_have_ended, seconds=20)
         for _ in range(8):
             # Plays the pause in which nothing of any order moved.
@@ -206,6 +203,10 @@ class Day:
         self.no_fill_was_lost()
 
     def _all_have_ended(self) -> bool:
+        """One that was lost on its way may be sent once more, even now."""
+        for order in self.sim.get("/sim/state")["orders"]:
+            if order["status"] in ("new", "accepted", "pending_new", "partially_filled"):
+                self._may_be_refused("/sim/cancel", {"id": order["id"]})
         order_jobs.resolve()
         order_jobs.poll()
         return not Order.objects.exclude(status__in=sorted(statuses.CLOSED)).exists()

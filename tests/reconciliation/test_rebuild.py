@@ -78,9 +78,16 @@ def book_as_it_is() -> tuple[int, int, dict[str, tuple[Decimal, Decimal | None]]
 def test_the_book_becomes_what_the_broker_says_and_the_old_one_stays_in_the_ledger(
     chaos: BrokerAccount,
 ) -> None:
+    before = BrokerAccount.objects.get().books_as_of
+
     row = do(chaos)
 
     assert held() == {"KO": (90, Decimal("61.5")), "TSLA": (-5, 250)}
+    assert set(Position.objects.values_list("realized_profit", flat=True)) == {0}
+    after = BrokerAccount.objects.get().books_as_of
+    assert before is not None
+    assert after is not None
+    assert after > before
     assert cash_of(chaos.pk) == Decimal("54321.09")
     entries = LedgerEntry.objects.filter(kind="correction").order_by("cause")
     assert [(entry.cause, entry.qty) for entry in entries] == [
@@ -297,6 +304,41 @@ def test_a_fill_that_is_booked_while_the_broker_is_read_starts_it_again(
     assert [change["symbol"] for change in row.changes] == ["KO"]
     assert held()["TSLA"] == (10, 250)
     assert list(violations()) == []
+
+
+def test_an_order_that_appears_while_the_broker_is_read_starts_it_again(
+    sim: SimulatorServer, chaos: BrokerAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What moved may be in the positions or not: only figures of a still moment are taken over."""
+    body = {"symbol": "KO", "side": "buy", "qty": "1", "type": "limit", "limit_price": "1"}
+    asked, looked = rebuilding._open_orders, []
+
+    def placed_meanwhile(account: BrokerAccount) -> Any:
+        looked.append(told := asked(account))
+        if len(looked) == 1:
+            sim.trading("POST", "/v2/orders", json={**body, "time_in_force": "day"})
+            until(lambda: sim.get("/sim/state")["orders"][0]["status"] == "new")
+        return told
+
+    monkeypatch.setattr(rebuilding, "_open_orders", placed_meanwhile)
+
+    do(chaos)
+
+    assert len(looked) == 4
+    assert held()["KO"] == (90, Decimal("61.5"))
+
+
+def test_a_preview_waits_for_fills_that_are_not_booked_yet(
+    sim: SimulatorServer, open_order: Order
+) -> None:
+    sim.post("/sim/fill", {"id": open_order.broker_order_id, "qty": "4", "price": "59"})
+
+    assert "being booked" in preview(open_order.account).problem
+    assert Fill.objects.count() == 0
+    jobs.poll()
+
+    plan = preview(open_order.account)
+    assert (plan.problem, plan.changes) == ("", ())
 
 
 def test_an_account_that_never_stands_still_is_not_rebuilt(

@@ -695,6 +695,24 @@ def test_an_order_that_the_broker_no_longer_knows_is_told_until_it_does_again(
     assert not Alert.objects.filter(code="order_missing", ended_at=None).exists()
 
 
+def test_an_order_that_was_missed_once_and_is_there_again_leaves_no_alert_behind(
+    sim: Sim, book: BrokerAccount, api: Api, order: MakeOrder
+) -> None:
+    before = sim.get("/sim/snapshot")
+    _rests(sim, api, order)
+    after = sim.get("/sim/snapshot")
+    sim.post("/sim/snapshot", before)
+    reconcile(book)
+    assert Alert.objects.get(code="order_missing").ended_at is None
+    assert not Break.objects.exists()
+
+    sim.post("/sim/snapshot", after)
+    nothing_is_left(book)
+
+    assert Alert.objects.get(code="order_missing").ended_at is not None
+    assert not Break.objects.exists()
+
+
 def test_a_list_of_orders_as_it_was_before_takes_no_fill_back_and_makes_no_break(
     sim: Sim, book: BrokerAccount, api: Api, order: MakeOrder
 ) -> None:
