@@ -51,7 +51,7 @@ def _drifted(sim: SimulatorServer, account: BrokerAccount, kind: str) -> Correct
     return Correction.objects.get(status="proposed")
 
 
-@pytest.mark.parametrize("kind", ["position", "cash"])
+@pytest.mark.parametrize("kind", ["position", pytest.param("cash", marks=pytest.mark.long)])
 def test_the_decider_dies_after_the_click_and_nothing_is_half_applied(
     sim: SimulatorServer, book: BrokerAccount, kind: str
 ) -> None:
