@@ -352,7 +352,10 @@ def _figures(item: Found) -> dict[str, Any]:
 def _open(account: BrokerAccount, step: Step, now: datetime, limits: Limits) -> Break:
     item, suspected = step.item, step.suspect
     assert suspected is not None
-    row = step.row or Break(account=account, first_seen=suspected.first_seen, seen_count=1)
+    # Since when it has been this difference: an earlier one may have been a list's mistake.
+    same = suspected.difference == item.difference
+    since = suspected.steady_since if same else suspected.first_seen
+    row = step.row or Break(account=account, first_seen=since, seen_count=1)
     _describe(row, item, limits)
     row.quiet, row.last_seen = step.quiet, now
     row.seen_count += 1

@@ -1,7 +1,7 @@
 """The queue of breaks: what people do with them, and what time does when nobody does anything.
 
 Every step is made with the account locked and leaves a row of the break's history with the
-person's name. Nothing here books, decides or asks the broker; what has ended only takes comments.
+person's name. Nothing here books or decides; what has ended only takes comments.
 """
 
 from collections.abc import Collection, Iterator
@@ -14,8 +14,11 @@ from django.db import transaction
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Greatest, Now
 
+from orders.models import Order
+from orders.writing_off import is_unknown, write_off
 from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert
+from ordinis.broker.errors import BrokerError
 from reconciliation import history
 from reconciliation.models import Break, BreakEvent, Kind
 from risk.figures import database_now
@@ -75,14 +78,31 @@ def comment(row: Break, text: str, *, by: User) -> BreakEvent:
 
 
 def resolve(row: Break, *, by: User, comment: str) -> None:
-    """Ends a break that no comparison heals and no correction settles."""
+    """Ends a break that no comparison heals and no correction settles. An order that the broker
+    does not know is asked for once more, and ends with its break."""
     comment = _required(comment)
+    lost = row.order if row.kind == Kind.ORDER_MISSING else None
+    if lost is not None:
+        _check_unknown(lost)
     with transaction.atomic():
         BrokerAccount.lock(row.account_id)
         row.refresh_from_db()
         if why := why_not_resolved(row):
             raise NotDone(why)
+        if lost is not None:
+            write_off(lost, actor=by.get_username(), reason=comment)
         history.end(row, Status.RESOLVED, at=database_now(), actor=by.get_username(), text=comment)
+
+
+def _check_unknown(order: Order) -> None:
+    try:
+        unknown = is_unknown(order)
+    except BrokerError as error:
+        raise NotDone(f"The broker could not be asked for the order: {error.message}") from error
+    if not unknown:
+        raise NotDone(
+            "The broker knows this order again: the next comparison closes the break by itself."
+        )
 
 
 def why_not_resolved(row: Break) -> str:

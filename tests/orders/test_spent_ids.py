@@ -155,7 +155,8 @@ def test_a_correction_waits_while_an_order_of_its_symbol_is_unresolved(
 ) -> None:
     reconcile(account)
     quote(sim, "TSLA", "249")
-    sim.post("/sim/faults", [{**POST_ORDERS, "kind": "drop_after"}])
+    hidden = {"kind": "list_empty", "path": "/v2/account/activities/FILL", "count": None}
+    sim.post("/sim/faults", [{**POST_ORDERS, "kind": "drop_after"}, hidden])
     api.post("/orders", order())
     until(lambda: [o for o in sim.get("/sim/state")["orders"] if o["status"] == "filled"])
     monkeypatch.setattr("reconciliation.breaks._RESTLESS", timedelta(0))

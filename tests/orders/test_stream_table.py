@@ -20,7 +20,8 @@ from ordinis.broker.port import BROKER_STATUSES
 from ordinis.verify import violations
 from positions.models import LedgerEntry, Position
 
-START = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
+# An order that the broker made before ours was thought of would be another one.
+START = datetime.now(UTC).replace(microsecond=0)
 UNHEARD_OF = "quantum_hold"
 STATUSES = (*sorted(BROKER_STATUSES), UNHEARD_OF)
 SAME = ""  # the event leaves the order's status as it is

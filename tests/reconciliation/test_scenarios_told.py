@@ -1160,10 +1160,6 @@ def test_buying_power_that_a_person_calls_in_order_is_where_it_begins_anew(
     assert Break.objects.get().status == "resolved"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="The order stays open here, so the next two looks make a new break of it.",
-)
 def test_an_order_that_a_person_calls_lost_is_not_told_again(
     sim: Sim, book: BrokerAccount, api: Api, order: MakeOrder, approver: User
 ) -> None:
@@ -1179,3 +1175,7 @@ def test_an_order_that_a_person_calls_lost_is_not_told_again(
         _long_ago()
         reconcile(book)
     assert list(Break.objects.values_list("status", flat=True)) == ["resolved"]
+    lost = Order.objects.get()
+    assert (lost.status, lost.is_open) == ("canceled", False)
+    assert "never was" in lost.history.latest("seq").reason
+    assert list(violations()) == []
