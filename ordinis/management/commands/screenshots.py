@@ -18,7 +18,7 @@ _DECIDE = "Decide the correction"
 
 
 class Command(BaseCommand):
-    help = "Takes pictures of Today, a correction, positions, Trading control and an order."
+    help = "Takes pictures of Today, a correction, a break, positions, Trading control, an order."
     requires_system_checks: list[str] = []  # it only talks to the running console
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -75,6 +75,9 @@ class Command(BaseCommand):
         self._shoot(page, out / f"today{suffix}.png")
         decide.click()
         self._shoot(page, out / f"correction{suffix}.png")
+        page.get_by_role("link", name="Breaks", exact=True).click()
+        page.locator("#result_list tbody th a").first.click()
+        self._shoot(page, out / f"break{suffix}.png")
         page.get_by_role("link", name="Positions", exact=True).click()
         self._shoot(page, out / f"positions{suffix}.png")
         page.get_by_role("link", name="Trading control", exact=True).click()
