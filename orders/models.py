@@ -149,6 +149,15 @@ class Order(models.Model):
                 name="orders_to_cancel",
             ),
             models.Index(fields=("account", "symbol", "updated_at"), name="orders_moved_lately"),
+            # The few that a person must look at, among all that ever were.
+            models.Index(
+                fields=("account",), condition=Q(executions_only=True), name="orders_busted"
+            ),
+            models.Index(
+                fields=("account",),
+                condition=Q(filled_qty__gt=models.F("qty")),
+                name="orders_overfilled",
+            ),
             models.Index(
                 fields=("strategy", "symbol", "-created_at", "-id"), name="orders_by_symbol"
             ),

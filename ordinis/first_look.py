@@ -13,7 +13,7 @@ import time
 from django.db import connections
 
 from ordinis.accounts.models import BrokerAccount
-from reconciliation.run import reconcile
+from reconciliation.run import Busy, reconcile
 from risk.limits import in_force
 from risk.models import RiskLimits
 
@@ -38,8 +38,12 @@ def compare_books(*, seconds: float) -> bool:
 
 def _compare() -> None:
     for account in BrokerAccount.served():
-        if in_force(account.pk).reconcile_mode != RiskLimits.ReconcileMode.OFF:
+        if in_force(account.pk).reconcile_mode == RiskLimits.ReconcileMode.OFF:
+            continue
+        try:
             reconcile(account, source="start")
+        except Busy:  # it is being compared just now: the others must not wait for it
+            log.warning("another comparison is under way", extra={"account": account.name})
 
 
 def _ends_well(child: int, deadline: float) -> bool:

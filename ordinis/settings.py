@@ -130,7 +130,8 @@ SECOND_LOOK_SECONDS = 10.0
 CORRECTION_EXPIRES_HOURS = 24
 # How long the broker's raw answers are kept that comparisons rest on.
 EVIDENCE_DAYS = _seconds("ORDINIS_EVIDENCE_DAYS", 14, unit="days")
-# An open break that nobody sees to, or that outlasts its acknowledgement, escalates after this long.
+# An open break that nobody sees to, or that outlasts its acknowledgement, escalates after so
+# long.
 BREAK_ESCALATES_CRITICAL_MINUTES = 15
 BREAK_ESCALATES_WARNING_MINUTES = 240
 STREAM_MESSAGE_DAYS = 14  # how long the stream's messages are kept

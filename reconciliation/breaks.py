@@ -33,6 +33,7 @@ from reconciliation.snapshots import Taken
 from reconciliation.words import explained
 from risk import trading
 from risk.limit_values import Limits
+from risk.limits import in_force
 from risk.models import RiskLimits
 from risk.states import HALTED
 
@@ -108,9 +109,15 @@ class Done:
 # --- what would be done ------------------------------------------------------------------------
 
 
-def plan(account: BrokerAccount, found: list[Found], now: datetime) -> Plan:
+def plan(
+    account: BrokerAccount,
+    found: list[Found],
+    now: datetime,
+    *,
+    uncompared: frozenset[str] = frozenset(),
+) -> Plan:
     """Decides, and asks the broker for each position or order by itself that would become a break.
-    Writes nothing."""
+    Writes nothing. What is `uncompared` neither heals nor is forgotten."""
     standing = {
         row.subject: row
         for row in Break.objects.filter(account=account, ended_at=None).exclude(
@@ -118,9 +125,11 @@ def plan(account: BrokerAccount, found: list[Found], now: datetime) -> Plan:
         )
     }
     suspects = {row.subject: row for row in Suspect.objects.filter(account=account)}
-    seen = {item.subject for item in found}
-    # A part of so much is neither healed nor forgotten: nothing is concluded from single ones.
+    seen = {item.subject for item in found} | uncompared
+    # Of so much at once nothing is concluded from single ones, new or known.
     massed = any(item.kind == Kind.MASS for item in found)
+    if massed:
+        found = [item for item in found if item.kind == Kind.MASS]
     moves = _Moves(account, suspects.values(), now)
     again = _healed_lately(account, [i.subject for i in found if i.subject not in standing], now)
     steps = [
@@ -192,10 +201,7 @@ def _look(
     if suspect is None:
         return Step(item=item, verdict=Verdict.SUSPECT)
     wait = timedelta(seconds=settings.SECOND_LOOK_SECONDS)
-    same = suspect.kind == item.kind and (
-        item.kind == Kind.ORDER_EXTERNAL  # it is there, however much of it is left
-        or (suspect.local, suspect.broker) == (item.local, item.broker)
-    )
+    same = _is_the_same(suspect, item)
     still = same and not moves.since(item, suspect.quiet_since)
     verdict = Verdict.REOPEN if ended is not None else Verdict.OPEN
     if item.kind == Kind.MASS:
@@ -211,10 +217,20 @@ def _look(
         and now - suspect.steady_since >= 2 * wait
         and not moves.is_unproved(item)
     )
-    restless = now - suspect.first_seen >= _RESTLESS and item.kind not in OF_ACCOUNT
+    restless = now - suspect.first_seen >= _RESTLESS and item.kind != Kind.CASH
     if steady or restless:
         return Step(item=item, verdict=verdict, suspect=suspect, row=ended, quiet=False)
     return Step(item=item, verdict=Verdict.WAIT, suspect=suspect, moved=not still)
+
+
+def _is_the_same(suspect: Suspect, item: Found) -> bool:
+    if suspect.kind != item.kind:
+        return False
+    if item.kind == Kind.ORDER_EXTERNAL:
+        return True  # it is there, however much of it is left
+    if item.kind == Kind.BUYING_POWER:
+        return (suspect.difference > 0) == (item.difference > 0)  # it moves with every price
+    return (suspect.local, suspect.broker) == (item.local, item.broker)
 
 
 def _confirmed(account: BrokerAccount, steps: list[Step]) -> list[Step]:
@@ -280,11 +296,14 @@ def _healed(account: BrokerAccount, rows: list[Break]) -> list[Break]:
 # --- doing it ----------------------------------------------------------------------------------
 
 
-def carry_out(account: BrokerAccount, made: Plan, taken: Taken, limits: Limits) -> Done:
+def carry_out(account: BrokerAccount, made: Plan, taken: Taken) -> Done:
     """Writes suspects, breaks, proposals and automatic corrections, all or nothing."""
     done = Done()
     with transaction.atomic():
         BrokerAccount.lock(account.pk)
+        # Somebody may have changed the mode, or resolved a break, while the broker was read.
+        limits = in_force(account.pk)
+        made = _still(made)
         for step in made.steps:
             match step.verdict:
                 case Verdict.SUSPECT:
@@ -310,6 +329,24 @@ def carry_out(account: BrokerAccount, made: Plan, taken: Taken, limits: Limits) 
             done.add(row, "healed")
         Suspect.objects.filter(pk__in=[row.pk for row in made.forgets]).delete()
     return done
+
+
+def _still(made: Plan) -> Plan:
+    """The plan without what has ended since it was made, its standing breaks as they are now."""
+    known = [step.row.pk for step in made.steps if step.row and step.verdict is Verdict.AGAIN]
+    keys = [*known, *(row.pk for row in made.heals)]
+    rows = {row.pk: row for row in Break.objects.filter(pk__in=keys, ended_at=None)}
+    steps = [
+        replace(step, row=rows.get(step.row.pk))
+        if step.row is not None and step.verdict is Verdict.AGAIN
+        else step
+        for step in made.steps
+    ]
+    return replace(
+        made,
+        steps=[step for step in steps if step.row or step.verdict is not Verdict.AGAIN],
+        heals=[rows[row.pk] for row in made.heals if row.pk in rows],
+    )
 
 
 def suspect(account: BrokerAccount, item: Found, now: datetime) -> Suspect:
@@ -395,11 +432,12 @@ def _seen_again(steps: list[Step], now: datetime, limits: Limits) -> set[int]:
     waits for yet. As many queries for many as for one, unless they move."""
     moved: set[int] = set()
     rows = []
+    rejected = corrections.rejected([step.row for step in steps if step.row])
     for step in steps:
         row, item = step.row, step.item
         assert row is not None
         before, apart = (row.kind, row.local, row.broker), row.difference
-        kind = row.kind
+        kind, told = row.kind, (_is_told(row, limits), row.severity)
         _describe(row, item, limits)
         row.last_seen = now
         row.seen_count += 1
@@ -412,8 +450,10 @@ def _seen_again(steps: list[Step], now: datetime, limits: Limits) -> set[int]:
             if kind != row.kind:
                 end_alert(row.account_id, code=f"break_{kind}", subject=history.alert_subject(row))
             _tell(row, limits)
-        elif row.status != Break.Status.CORRECTING:
+        elif row.status != Break.Status.CORRECTING and row.pk not in rejected:
             moved.add(row.pk)
+        if told != (_is_told(row, limits), row.severity):
+            _tell(row, limits)  # by its price alone it has come to be worth more
     Break.objects.bulk_update(
         rows,
         (
@@ -452,9 +492,13 @@ def _act(
         done.add(row, "proposed")
 
 
-def _tell(row: Break, limits: Limits) -> None:
+def _is_told(row: Break, limits: Limits) -> bool:
     small = row.value is not None and row.value <= limits.drift_alert_value
-    if row.kind in _TOLD_ELSEWHERE or (small and row.kind not in _ALWAYS_TOLD):
+    return row.kind not in _TOLD_ELSEWHERE and (not small or row.kind in _ALWAYS_TOLD)
+
+
+def _tell(row: Break, limits: Limits) -> None:
+    if not _is_told(row, limits):
         return
     critical = row.severity == Break.Severity.CRITICAL
     raise_alert(

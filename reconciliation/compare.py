@@ -20,7 +20,7 @@ from reconciliation.facts import (
     Tolerances,
 )
 from reconciliation.models import Kind
-from reconciliation.splits import ratio_of
+from reconciliation.splits import is_told, ratio_of
 
 _SHARES = frozenset({Kind.ZOMBIE, Kind.ORPHAN, Kind.QUANTITY, Kind.SIDE})
 _NOTHING = BookPosition(qty=ZERO)
@@ -51,17 +51,19 @@ def _positions(book: Book, facts: Facts, tolerances: Tolerances) -> Iterator[Fou
         ours = book.positions.get(symbol, _NOTHING)
         theirs = facts.positions.get(symbol, _NONE)
         kind = _kind(ours, theirs, tolerances)
+        if kind == Kind.QUANTITY and is_told(facts.actions.get(symbol, ()), ours, theirs):
+            kind = Kind.SPLIT  # with trades before or after it, so that no ratio fits
         if kind is None:
             continue
-        price = theirs.price or theirs.average_price or ours.average_price
         average = kind == Kind.AVERAGE_PRICE
         local, broker = (
             (ours.average_price or ZERO, theirs.average_price or ZERO)
             if average
             else (ours.qty, theirs.qty)
         )
-        worth = ours.qty if average else price
         explanation, trade_price = explain(kind, symbol, ours, theirs, book, facts)
+        price = _price(ours, theirs, trade_price)
+        worth = ours.qty if average else price
         yield Found(
             kind=kind,
             subject=f"position/{symbol}",
@@ -76,6 +78,17 @@ def _positions(book: Book, facts: Facts, tolerances: Tolerances) -> Iterator[Fou
             value=None if worth is None else abs((broker - local) * worth),
             explanation=explanation,
         )
+
+
+def _price(
+    ours: BookPosition, theirs: BrokerPosition, trade_price: Decimal | None
+) -> Decimal | None:
+    """The broker's present price; of what it does not hold any more the highest that is known: what
+    is worth little by its cost alone must not pass a limit."""
+    if theirs.price or theirs.average_price:
+        return theirs.price or theirs.average_price
+    known = [trade_price, ours.last_price, ours.average_price]
+    return max((price for price in known if price is not None), default=None)
 
 
 def _kind(ours: BookPosition, theirs: BrokerPosition, tolerances: Tolerances) -> Kind | None:
@@ -180,19 +193,17 @@ def _place(order: BookOrder) -> tuple[str, str]:
 def _account(
     book: Book, facts: Facts, positions: list[Found], tolerances: Tolerances
 ) -> Iterator[Found]:
-    # A fill that only one side knows yet moves shares and money together: the shares tell.
-    settled = not any(item.kind in _SHARES and not _traded_outside(item) for item in positions)
-    if settled and book.cash is not None and facts.cash is not None:
+    if _is_settled(positions) and book.cash is not None and facts.cash is not None:
         apart = abs(facts.cash - book.cash)
         if apart > tolerances.cash:
             yield Found(
                 kind=Kind.CASH, subject=CASH, local=book.cash, broker=facts.cash, value=apart
             )
-    if book.baseline is not None and facts.standing is not None:
+    if book.baseline is not None and facts.standing is not None and _is_measured(book, facts):
         expected = expected_buying_power(book.baseline, facts.standing)
         allowed = buying_power_tolerance(book.baseline, facts.standing, tolerances)
         apart = abs(facts.standing.buying_power - expected)
-        if book.baseline.multiplier == facts.standing.multiplier and apart > allowed:
+        if apart > allowed:
             yield Found(
                 kind=Kind.BUYING_POWER,
                 subject=BUYING_POWER,
@@ -202,6 +213,31 @@ def _account(
             )
 
 
+def uncompared(book: Book, facts: Facts, found: list[Found]) -> frozenset[str]:
+    """What of the account could not be compared this time: that it is not among the differences
+    says nothing."""
+    cash = book.cash is None or facts.cash is None or not _is_settled(found)
+    return frozenset(
+        [*([CASH] if cash else []), *([] if _is_measured(book, facts) else [BUYING_POWER])]
+    )
+
+
+def _is_settled(found: list[Found]) -> bool:
+    """A fill that only one side knows yet moves shares and money together: the shares tell."""
+    return not any(item.kind in _SHARES and not _traded_outside(item) for item in found)
+
+
+def _is_measured(book: Book, facts: Facts) -> bool:
+    """At nought it is not known how far below it would be."""
+    before, now = book.baseline, facts.standing
+    return (
+        before is not None
+        and now is not None
+        and before.buying_power > 0
+        and before.multiplier == now.multiplier
+    )
+
+
 def _traded_outside(item: Found) -> bool:
     return item.explanation is not None and item.explanation["code"] == "external_trades"
 
@@ -209,13 +245,15 @@ def _traded_outside(item: Found) -> bool:
 def expected_buying_power(before: Baseline, now: Baseline) -> Decimal:
     """What buying power follows from what has happened since: it grows with equity by the
     account's multiplier, and what is held or on order takes its full value away. The broker's own
-    formula is not published; these differences hold for cash, Reg T and intraday margin alike."""
-    return (
+    formula is not published; these differences hold for cash, Reg T and intraday margin alike. It
+    is never less than nothing."""
+    expected = (
         before.buying_power
         + now.multiplier * (now.equity - before.equity)
         - (now.gross - before.gross)
         - (now.reserved - before.reserved)
     )
+    return max(expected, ZERO)
 
 
 def buying_power_tolerance(before: Baseline, now: Baseline, tolerances: Tolerances) -> Decimal:
@@ -273,4 +311,4 @@ def _hint(ours: Mapping[str, BookPosition], theirs: Mapping[str, BrokerPosition]
     return "wrong_account" if known and held and not known & held else ""
 
 
-__all__ = ["BUYING_POWER", "CASH", "MASS", "compare"]
+__all__ = ["BUYING_POWER", "CASH", "MASS", "compare", "uncompared"]

@@ -5,6 +5,7 @@ order. It is decided by someone who did not propose it, on facts read from the b
 moment: where they moved, nothing is applied and a new proposal takes its place.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -16,7 +17,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from orders import statuses
-from orders.models import Order, OrderHistory
+from orders.models import Fill, Order, OrderHistory
 from orders.sync import poll
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
@@ -50,6 +51,9 @@ OF_KIND = {
 }
 # An orphan, a side that flipped and a split are never small: a person looks.
 _BY_ITSELF = frozenset({Kind.ZOMBIE, Kind.QUANTITY, Kind.AVERAGE_PRICE})
+_PLACES = Decimal("0.0001")
+# Brokers round the cash of each fill.
+_CENTS = Decimal("0.1")
 # A position that drifts again so soon has a cause, which a correction would only hide.
 _NOT_AGAIN_WITHIN = timedelta(hours=1)
 
@@ -114,7 +118,7 @@ def propose(
         if not _is_apart(kind, facts):
             return None
         latest = row.corrections.order_by("-pk").first()
-        if latest is not None and latest.kind == kind and _rests_on(latest) == facts:
+        if latest is not None and latest.kind == kind and _same(facts, _rests_on(latest), kind):
             settled = (Status.PROPOSED,) if by else (Status.PROPOSED, Status.REJECTED)
             if latest.status in settled:
                 _explain(latest, item)
@@ -130,6 +134,8 @@ def propose(
             position=position,
             price=item.trade_price if item else None,
             value=_value(kind, facts, row, read),
+            # A difference that nobody has looked at yet has no explanation.
+            explanation=row.explanation if item or _is_that_of(row, facts) else None,
             snapshot=snapshot,
             limits=limits,
             by=by,
@@ -138,13 +144,20 @@ def propose(
 
 
 def _explain(latest: Correction, item: Found | None) -> None:
-    """Adds what a look has found of trades outside to a proposal that was made without one: of the
-    same facts, when another was refused because they moved."""
-    if item is None or latest.status != Status.PROPOSED or latest.price == item.trade_price:
+    """Adds what a look has found to a proposal that was made without one: of the same facts, when
+    another was refused because they moved."""
+    if item is None or latest.status != Status.PROPOSED:
         return
-    latest.price = item.trade_price
-    latest.explanation = None if item.explanation is None else dict(item.explanation)
-    latest.save(update_fields=("price", "explanation"))
+    told = None if item.explanation is None else dict(item.explanation)
+    value = None if item.value is None else item.value.quantize(_PLACES)
+    if (latest.price, latest.explanation) == (item.trade_price, told):
+        return
+    latest.price, latest.explanation, latest.value = item.trade_price, told, value
+    latest.save(update_fields=("price", "explanation", "value"))
+
+
+def _is_that_of(row: Break, facts: Facts) -> bool:
+    return row.difference == facts.broker - facts.local
 
 
 def make(
@@ -156,6 +169,7 @@ def make(
     position: Position | None,
     limits: Limits,
     value: Decimal | None,
+    explanation: Mapping[str, Any] | None = None,
     price: Decimal | None = None,
     snapshot: Snapshot | None = None,
     by: User | None = None,
@@ -177,7 +191,7 @@ def make(
         price=price,
         value=value,
         limits={name: as_text(getattr(limits, name)) for name in _LIMITS},
-        explanation=row.explanation,
+        explanation=None if explanation is None else dict(explanation),
         snapshot=snapshot,
         evidence=None if held is None else dict(held.raw),
         watermark=read.asked_at,
@@ -240,9 +254,33 @@ def _is_a_persons(latest: Correction, by: User | None) -> bool:
 
 
 def _value(kind: Correction.Kind, facts: Facts, row: Break, read: Figures) -> Decimal | None:
+    """In dollars, of these very facts."""
+    if kind == Correction.Kind.AVERAGE_PRICE:
+        return row.value
+    apart = abs(facts.broker - facts.local)
     if kind == Correction.Kind.CASH:
-        return abs(facts.broker - facts.local).quantize(Decimal("0.0001"))
-    return row.value
+        return apart.quantize(_PLACES)
+    held = read.positions.get(row.symbol)
+    if held is not None and held.current_price:
+        return (apart * held.current_price).quantize(_PLACES)
+    if row.value is None or not row.difference:
+        return row.value
+    return (apart * row.value / abs(row.difference)).quantize(_PLACES)
+
+
+def rejected(rows: Collection[Break]) -> set[int]:
+    """Those of which a person has rejected the latest proposal, on these very facts: one query."""
+    latest = (
+        Correction.objects.filter(subject__in=[row.pk for row in rows])
+        .order_by("subject_id", "-pk")
+        .distinct("subject_id")
+    )
+    facts = {row.pk: (row.local, row.broker) for row in rows}
+    return {
+        each.subject_id
+        for each in latest
+        if each.status == Status.REJECTED and (each.local, each.broker) == facts[each.subject_id]
+    }
 
 
 def supersede(row: Break, why: str) -> None:
@@ -260,9 +298,7 @@ def expire(now: datetime) -> int:
             of_account = late.filter(account_id=account_id)
             subjects = list(of_account.values_list("subject_id", flat=True))
             count += of_account.update(status=Status.EXPIRED, comment="Nobody decided in time.")
-            Break.objects.filter(pk__in=subjects, status=Break.Status.CORRECTING).update(
-                status=Break.Status.OPEN
-            )
+            history.waits_no_more(Break.objects.filter(pk__in=subjects))
     return count
 
 
@@ -375,10 +411,12 @@ def decide(
         correction.comment = comment
         if read is None:
             _close(correction, Status.REJECTED, user)
-            Break.objects.filter(pk=correction.subject_id).update(status=Break.Status.OPEN)
+            history.waits_no_more(Break.objects.filter(pk=correction.subject_id))
             return correction
+        _check_mode(correction)  # it may have been changed while the broker was read
         _check_proved(correction)
         facts, position = read_facts(correction.subject, Correction.Kind(correction.kind), read)
+        _check_lag(correction, facts)
         unmoved = _same(facts, _rests_on(correction), Correction.Kind(correction.kind))
         if unmoved and not trades_back:
             _apply(correction, position, user)
@@ -387,7 +425,7 @@ def decide(
             # Committed before it is sent: the same id never makes two orders.
             correction.client_order_id = f"restore-{correction.pk}"
             _close(correction, Status.APPLIED, user)
-            Break.objects.filter(pk=correction.subject_id).update(status=Break.Status.OPEN)
+            history.waits_no_more(Break.objects.filter(pk=correction.subject_id))
     if unmoved:
         from reconciliation import trades  # it proposes with this module
 
@@ -410,9 +448,7 @@ def _take_its_place(correction: Correction, facts: Facts, read: Figures) -> Corr
         with transaction.atomic():
             BrokerAccount.lock(row.account_id)
             supersede(row, "The difference is gone." if facts.agree else "The facts moved.")
-            Break.objects.filter(pk=row.pk, status=Break.Status.CORRECTING).update(
-                status=Break.Status.OPEN
-            )
+            history.waits_no_more(Break.objects.filter(pk=row.pk))
     return None if unknown else propose(row, read) or _waiting(correction)
 
 
@@ -434,6 +470,9 @@ def _same(now: Facts, before: Facts, kind: Correction.Kind) -> bool:
             before.broker,
             before.ledger_version,
         )
+    if kind == Correction.Kind.CASH:  # each fill moves both sides, to the cent
+        moved = (now.broker - now.local) - (before.broker - before.local)
+        return abs(moved) <= _CENTS and not now.agree
     return now == before
 
 
@@ -490,6 +529,35 @@ def _check_proved(correction: Correction) -> None:
             f"The outcome of order {unproved.client_order_id} is not known yet; it may explain "
             "the difference. It is being looked up: try again when it is known."
         )
+
+
+def _check_lag(correction: Correction, facts: Facts) -> None:
+    """For some seconds the broker's positions may not show a fill that we have booked. A difference
+    that has stood unchanged for longer than that is no such lag."""
+    now, wait = figures.database_now(), timedelta(seconds=settings.SECOND_LOOK_SECONDS)
+    if correction.position is None:
+        return
+    lately = Fill.objects.filter(
+        account_id=correction.account_id,
+        order__symbol=correction.position.symbol,
+        recorded_at__gte=now - wait,
+    )
+    if not lately.exists():
+        return
+    row = correction.subject
+    changed = (
+        row.events.filter(what__in=(What.OPENED, What.REOPENED, What.CHANGED))
+        .order_by("-at")
+        .values_list("at", flat=True)
+        .first()
+    )
+    stands = changed is not None and changed <= now - 2 * wait
+    if stands and facts.broker - facts.local == row.difference:
+        return
+    raise NotDecided(
+        f"A fill of {correction.position.symbol} was booked a moment ago, and the broker's "
+        f"positions may not show it yet. Nothing was changed: try again in {wait.seconds} seconds."
+    )
 
 
 def _read_again(correction: Correction) -> Figures:

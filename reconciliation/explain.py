@@ -36,9 +36,8 @@ def explain(
     actions = facts.actions.get(symbol, ())
     if kind == Kind.SPLIT:
         ratio = ratio_of(ours, theirs)
-        assert ratio is not None, "it was recognised by it"
         told = any(action.kind == "SPLIT" for action in actions)
-        return {"code": "split", "ratio": words(ratio), "told": told}, None
+        return {"code": "split", "ratio": words(ratio) if ratio else "", "told": told}, None
     if action := _action(actions, shares):
         return {"code": "corporate_action", "kind": action.kind}, None
     if shares and (found := _outside(facts.trades.get(symbol, ()), shares)):

@@ -21,6 +21,8 @@ class BookPosition:
     qty: Decimal
     average_price: Decimal | None = None
     ledger_version: int = 0
+    # The broker's price when it last showed the position.
+    last_price: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

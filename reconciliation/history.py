@@ -5,6 +5,8 @@ Called inside the transaction that makes the step, with the account locked.
 
 from datetime import datetime
 
+from django.db.models import Case, QuerySet, Value, When
+
 from ordinis.alerts.models import end_alert
 from reconciliation.models import OF_POSITIONS, Break, BreakEvent, Kind
 
@@ -30,6 +32,17 @@ def end(
     end_alert(row.account_id, code="break_escalated", subject=alert_subject(row))
     if row.kind == Kind.ORDER_MISSING:  # raised by whoever reads orders, in every mode
         end_alert(row.account_id, code="order_missing", subject=str(row.order_id))
+
+
+def waits_no_more(breaks: QuerySet[Break]) -> None:
+    """A decision is no longer waited for: they are again what they were."""
+    breaks.filter(status=Break.Status.CORRECTING).update(
+        status=Case(
+            When(escalated_at__isnull=False, then=Value(Break.Status.ESCALATED)),
+            When(acknowledged_at__isnull=False, then=Value(Break.Status.ACKNOWLEDGED)),
+            default=Value(Break.Status.OPEN),
+        )
+    )
 
 
 def alert_subject(row: Break) -> str:

@@ -9,11 +9,13 @@ from django.db.models import Max
 
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
+from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.budget import Priority, priority
 from ordinis.broker.errors import BrokerError
 from reconciliation import corrections, queue, snapshots, symbols, trades
 from reconciliation import daily as daily_reports
 from reconciliation.models import ReconciliationReport, Suspect
+from reconciliation.run import Busy
 from reconciliation.run import reconcile as reconcile_account
 from risk.exchange import REGULAR, session_at
 from risk.figures import database_now
@@ -40,10 +42,11 @@ def reconcile() -> None:
 
 def second_look() -> None:
     """Another run for accounts with a suspect that is old enough to be looked at again."""
-    due = database_now() - timedelta(seconds=settings.SECOND_LOOK_SECONDS)
-    suspected = Suspect.objects.filter(last_seen__lte=due).values("account_id")
+    now, wait = database_now(), timedelta(seconds=settings.SECOND_LOOK_SECONDS)
+    suspected = Suspect.objects.filter(last_seen__lte=now - wait).values("account_id")
     for account in _watched(BrokerAccount.served().filter(pk__in=suspected)):
-        _one(lambda account: reconcile_account(account, source="second_look"), account)
+        if _is_due(account, now, wait):  # a look that could not read is no reason to hurry
+            _one(lambda account: reconcile_account(account, source="second_look"), account)
 
 
 def after_orders() -> None:
@@ -66,8 +69,20 @@ def _one(work: Callable[[BrokerAccount], object], account: BrokerAccount) -> Non
             work(account)
     except BrokerError as error:
         log.warning("not compared", extra={"account": account.name, "error": error.message})
-    except Exception:  # one account that can't be handled must not hold up the others
+    except Busy as error:
+        log.warning("not compared", extra={"account": account.name, "error": str(error)})
+    except Exception as error:  # one account that can't be handled must not hold up the others
         log.exception("not reconciled", extra={"account": account.name})
+        raise_alert(
+            account.pk,
+            code="reconciliation_failing",
+            subject=account.name,
+            severity=Alert.Severity.CRITICAL,
+            message=(
+                f"Book and broker could not be compared ({type(error).__name__}): our book is not "
+                "checked meanwhile. The worker's log says more."
+            ),
+        )
 
 
 def _is_open(account: BrokerAccount, now: datetime) -> bool:

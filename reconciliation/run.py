@@ -27,7 +27,7 @@ from ordinis.numbers import plain
 from positions.ledger import cash_of
 from positions.models import Position
 from reconciliation import breaks, order_breaks, outside, snapshots
-from reconciliation.compare import BUYING_POWER, compare
+from reconciliation.compare import BUYING_POWER, compare, uncompared
 from reconciliation.facts import Baseline, Book, BookOrder, BookPosition, Found
 from reconciliation.models import (
     OF_ORDERS,
@@ -116,7 +116,8 @@ def _run(account: BrokerAccount, *, dry_run: bool, source: str, actor: str) -> R
         taken = snapshots.take(account)
         report.broker_seconds = Decimal(f"{taken.broker_seconds:.3f}")
         found, taken = _compare(account, taken)
-        made = breaks.plan(account, found, taken.figures.asked_at)
+        open_questions = uncompared(read_book(account, taken), taken.facts, found)
+        made = breaks.plan(account, found, taken.figures.asked_at, uncompared=open_questions)
     except BrokerError as error:
         report.complete, report.reason = False, error.message
         report.snapshot = Snapshot.objects.create(
@@ -128,7 +129,7 @@ def _run(account: BrokerAccount, *, dry_run: bool, source: str, actor: str) -> R
         if dry_run or limits.reconcile_mode == RiskLimits.ReconcileMode.OFF:
             report.actions = _would(made)
         else:
-            done = breaks.carry_out(account, made, taken, limits)
+            done = breaks.carry_out(account, made, taken)
             report.actions = done.actions[:_SHOWN]
             order_breaks.take_in(account, taken.figures.asked_at)
         if not dry_run:
@@ -168,9 +169,11 @@ def read_book(account: BrokerAccount, taken: snapshots.Taken) -> Book:
     positions = Position.objects.filter(account=account).exclude(qty=0)
     return Book(
         positions={
-            symbol: BookPosition(qty=qty, average_price=average, ledger_version=version)
-            for symbol, qty, average, version in positions.values_list(
-                "symbol", "qty", "average_price", "ledger_version"
+            symbol: BookPosition(
+                qty=qty, average_price=average, ledger_version=version, last_price=price
+            )
+            for symbol, qty, average, version, price in positions.values_list(
+                "symbol", "qty", "average_price", "ledger_version", "broker_price"
             )
         },
         orders=_orders(account, taken),

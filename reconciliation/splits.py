@@ -1,9 +1,10 @@
 """Recognises a split: the shares changed by a simple ratio and what they cost did not. Pure."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 
-from reconciliation.facts import BookPosition, BrokerPosition
+from reconciliation.facts import BookPosition, BrokerPosition, CorporateAction
 
 # New shares for old ones, and the reverse, as they are made.
 _RATIOS = frozenset(
@@ -35,6 +36,12 @@ def ratio_of(ours: BookPosition, theirs: BrokerPosition) -> Fraction | None:
     if paid_out == 0 or (0 < paid_out < 1 and abs(theirs.qty) == int(due)):
         return ratio
     return None
+
+
+def is_told(actions: Sequence[CorporateAction], ours: BookPosition, theirs: BrokerPosition) -> bool:
+    """Whether the broker's activities name a split of exactly these shares."""
+    shares = theirs.qty - ours.qty
+    return any(action.kind == "SPLIT" and action.qty == shares for action in actions)
 
 
 def words(ratio: Fraction) -> str:

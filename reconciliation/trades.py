@@ -181,6 +181,7 @@ def _store(row: Break, plan: Plan, read: Figures, *, by: User, reason: str) -> C
         limits=in_force(row.account_id),
         price=plan.limit_price,
         value=plan.notional,
+        explanation=row.explanation,
         by=by,
         reason=reason,
     )

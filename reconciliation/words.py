@@ -41,6 +41,8 @@ def explained(explanation: Mapping[str, Any] | None) -> str:
                 if found["told"]
                 else "The broker's activities do not name it (yet)."
             )
+            if not found["ratio"]:
+                return "The broker's activities name a split of exactly these shares."
             return f"A {found['ratio']} split (new for old): shares and average fit it. {told}"
         case "corporate_action":
             return f"The broker's activities name a {found['kind']} of these shares."

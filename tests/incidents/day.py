@@ -68,15 +68,16 @@ class Day:
             return http.request(method, url, json=body, params=query, timeout=20).json()
         return None
 
-    def sim(self, path: str, body: Any = None) -> Any:
+    def sim(self, path: str, body: Any = None, method: str = "") -> Any:
         """Commands of the simulator; waits while it is down."""
+        method = method or ("GET" if body is None else "POST")
         url = f"http://127.0.0.1:{self.desk.simulator_port}{path}"
 
         def tell() -> Any:
             with contextlib.suppress(requests.ConnectionError), _session() as http:
-                answer = http.request("GET" if body is None else "POST", url, json=body, timeout=10)
+                answer = http.request(method, url, json=body, timeout=10)
                 answer.raise_for_status()
-                return (answer.json(),)
+                return (answer.json() if answer.content else None,)
             return None
 
         return until(tell, seconds=30, every=0.2)[0]
@@ -178,6 +179,7 @@ class Day:
 
     def cause(self, what: str, subject: str | None, act: Callable[[], object]) -> Cause:
         """Noted before it happens: nothing may be found earlier."""
+        self.sim("/sim/options")  # it may have been killed just now
         cause = Cause(what, subject)
         self.causes.append(cause)
         try:
@@ -216,6 +218,7 @@ class Day:
             "limit_price": "1",
             "time_in_force": "gtc",
         }
+        self.sim("/sim/options")
         at = datetime.now(UTC)
         order = self.trade_at_the_broker("POST", "/v2/orders", body)
         cause = Cause(f"an order for {symbol} by hand", f"order/{order['id']}", at)
@@ -238,9 +241,7 @@ class Day:
         def act() -> None:
             self.sim("/sim/faults", list(faults))
             self._ended.wait(seconds)
-            with _session() as http:
-                url = f"http://127.0.0.1:{self.desk.simulator_port}/sim/faults"
-                http.delete(url, timeout=10)
+            self.sim("/sim/faults", method="DELETE")
 
         return self.cause(", ".join(str(fault["kind"]) for fault in faults), None, act)
 
