@@ -144,6 +144,8 @@ def _book(
 _SHARES = (LedgerEntry.Kind.OPENING, LedgerEntry.Kind.CORRECTION, LedgerEntry.Kind.SPLIT)
 _MONEY = (CashEntry.Kind.OPENING, CashEntry.Kind.CORRECTION)
 _RESTORED = "/restored"
+# How the causes of entries end that take one fill back.
+REVERSED: Final = "/reversed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +199,7 @@ def _reverse_what_was_taken_over(
 ) -> None:
     """Takes a fill back, of the shares and of the cash, where the broker's figures were taken over
     after it had happened. Where they had lagged behind it, the next comparison finds that."""
-    cause = f"{order.pk}/{fill.seq}/reversed"
+    cause = f"{order.pk}/{fill.seq}{REVERSED}"
     if since.shares_at is not None and fill.occurred_at < since.shares_at:
         book(
             position,

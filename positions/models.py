@@ -18,7 +18,7 @@ UNKNOWN_SECTOR = "Unknown"
 class Instrument(models.Model):
     """A symbol and the sector (GICS-like) it counts towards."""
 
-    symbol = models.CharField(max_length=16, primary_key=True)
+    symbol = models.CharField(max_length=32, primary_key=True)
     name = models.CharField(max_length=120)
     sector = models.CharField(max_length=60, verbose_name="sector (GICS-like)")
     sub_industry = models.CharField(max_length=80, blank=True)
@@ -50,7 +50,7 @@ class SectorChange(models.Model):
         OVERRIDE = "override", "Override"
 
     kind = models.CharField(max_length=10, choices=Kind.choices)
-    symbol = models.CharField(max_length=16, blank=True)
+    symbol = models.CharField(max_length=32, blank=True)
     actor = models.CharField(max_length=150)
     reason = models.TextField()
     # An import: the rows that changed, each symbol with its sector before and after.
@@ -77,7 +77,7 @@ class Position(models.Model):
         CORRECTED = "corrected", "Closed by a correction"
 
     account = models.ForeignKey(BrokerAccount, models.PROTECT, related_name="positions")
-    symbol = models.CharField(max_length=16)
+    symbol = models.CharField(max_length=32)
     # Ours: shares, signed (a short is negative); average cost in dollars a share.
     qty = models.DecimalField(max_digits=20, decimal_places=9, default=Decimal(0))
     average_price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
@@ -92,6 +92,9 @@ class Position(models.Model):
     updated_at = models.DateTimeField(db_default=Now())
     # When this one position was last compared with the broker by itself (database clock).
     compared_at = models.DateTimeField(null=True)
+    # The last whole comparison in which it did not differ (database clock): what was known by then
+    # explains no difference that was found later.
+    agreed_at = models.DateTimeField(null=True)
     # The broker's, as of broker_as_of (the moment it was asked).
     broker_qty = models.DecimalField(max_digits=20, decimal_places=9, default=Decimal(0))
     broker_qty_available = models.DecimalField(max_digits=20, decimal_places=9, default=Decimal(0))

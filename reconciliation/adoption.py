@@ -20,9 +20,8 @@ from ordinis.broker.errors import BrokerError
 from ordinis.broker.port import OrderReport
 from ordinis.failpoints import failpoint
 from ordinis.numbers import plain
-from positions.ledger import book_cash
-from positions.models import CashEntry, LedgerEntry
-from reconciliation import history
+from positions.models import LedgerEntry
+from reconciliation import history, outside
 from reconciliation.models import Break, BrokerActivity, Kind
 from reconciliation.run import Busy, alone
 from risk import figures
@@ -101,7 +100,7 @@ def _adopt(row: Break, read: _Read | None, *, by: User, reason: str) -> Order:
         reason=reason,
     )
     failpoint("adoption.taken_in")
-    _reverse_cash(account, order)
+    outside.give_back(account, order=order)
     history.end(
         row,
         Break.Status.RESOLVED,
@@ -134,28 +133,3 @@ def _check_fills(account: BrokerAccount, report: OrderReport) -> None:
         f"our book of {report.symbol} was brought to the broker's figures: they may be in it "
         "already, and would be booked twice. Leave the order, or cancel it in the broker's own app."
     )
-
-
-def _reverse_cash(account: BrokerAccount, order: Order) -> None:
-    """The fills' own cash counts from now on, not that of the trades outside. Where it was reversed
-    with the fills, the broker's cash had been taken over since, and these trades with it."""
-    reversed_with_fills = CashEntry.objects.filter(
-        account=account, kind=CashEntry.Kind.CORRECTION, cause__startswith=f"{order.pk}/"
-    )
-    if reversed_with_fills.exists():
-        return
-    outside = BrokerActivity.objects.filter(
-        account=account, broker_order_id=order.broker_order_id or ""
-    ).values_list("activity_id", flat=True)
-    booked = CashEntry.objects.filter(
-        account=account, kind=CashEntry.Kind.EXTERNAL_TRADE, cause__in=list(outside)
-    )
-    for entry in booked:
-        book_cash(
-            account,
-            kind=CashEntry.Kind.EXTERNAL_TRADE,
-            cause=f"{entry.cause}/adopted",
-            amount=-entry.amount,
-            occurred_at=entry.occurred_at,
-            words=f"Order {order.client_order_id} was adopted: its fills count themselves.",
-        )

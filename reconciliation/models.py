@@ -73,7 +73,7 @@ class AccountWatch(models.Model):
     """What comparisons of an account remember from one to the next."""
 
     account = models.OneToOneField(BrokerAccount, models.CASCADE, related_name="watch")
-    # Up to when the broker's fills and other activities were read completely.
+    # Up to when the broker's fills were read, by the broker's own clock: it may differ from ours.
     fills_through = models.DateTimeField(null=True)
     # The figures from which buying power is expected to follow.
     baseline_at = models.DateTimeField(null=True)
@@ -88,8 +88,8 @@ class BrokerActivity(models.Model):
 
     account = models.ForeignKey(BrokerAccount, models.PROTECT, related_name="activities")
     activity_id = models.CharField(max_length=120)
-    activity_type = models.CharField(max_length=16)
-    symbol = models.CharField(max_length=16, blank=True)
+    activity_type = models.CharField(max_length=32)
+    symbol = models.CharField(max_length=32, blank=True)
     # Shares signed by side for a fill (a sale is negative); as the broker says for others.
     qty = models.DecimalField(max_digits=20, decimal_places=9, null=True)
     price = models.DecimalField(max_digits=20, decimal_places=9, null=True)
@@ -110,7 +110,8 @@ class BrokerActivity(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=("account", "symbol", "-occurred_at"), name="activities_by_symbol")
+            models.Index(fields=("account", "symbol", "-occurred_at"), name="activities_by_symbol"),
+            models.Index(fields=("account", "recorded_at"), name="activities_by_time"),
         ]
 
     def __str__(self) -> str:
@@ -169,7 +170,7 @@ class Difference(models.Model):
     kind = models.CharField(max_length=16, choices=Kind.choices)
     # What it is about: position/KO, order/<the broker's id>, account/cash …
     subject = models.CharField(max_length=100)
-    symbol = models.CharField(max_length=16, blank=True)
+    symbol = models.CharField(max_length=32, blank=True)
     local = models.DecimalField(max_digits=20, decimal_places=9)
     broker = models.DecimalField(max_digits=20, decimal_places=9)
     first_seen = models.DateTimeField()

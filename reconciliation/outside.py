@@ -1,19 +1,25 @@
 """What the broker's activities tell of trades and money that did not come from Ordinis: kept as
-evidence, booked to the cash of the book, and offered as an explanation. Never moves shares.
+evidence, and booked to the cash of the book. Never moves shares; what they explain, and for how
+long, is `reconciliation.causes`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, Max, OuterRef, Subquery, Value
+from django.db.models.functions import Concat
 
+from orders.fills import REVERSED
 from orders.models import Order
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
+from ordinis.broker.errors import BrokerUnavailable
 from ordinis.broker.port import ActivityReport
-from positions.models import CashEntry, LedgerEntry
-from reconciliation.facts import ZERO, CorporateAction, OutsideTrade
+from positions.models import CashEntry
+from reconciliation.facts import ZERO
 from reconciliation.models import BrokerActivity
 from risk.exchange import exchange_day
 from risk.figures import database_now
@@ -27,8 +33,19 @@ _DAYS_BACK = 4
 
 def record(account: BrokerAccount, fills: Iterable[ActivityReport]) -> None:
     """Notes fills of orders that are not ours; what was noted before changes nothing."""
-    rows = [_trade(account, fill) for fill in fills if fill.qty and fill.price]
-    _store(account, rows, CashEntry.Kind.EXTERNAL_TRADE)
+    _store(account, _trades(account, fills), CashEntry.Kind.EXTERNAL_TRADE)
+
+
+def unrecorded(
+    account: BrokerAccount, fills: Iterable[ActivityReport]
+) -> tuple[list[BrokerActivity], Decimal]:
+    """The rows that `record` would add, and what they would add to cash; adds nothing."""
+    rows = _new(account, _trades(account, fills))
+    return rows, sum((row.amount for row in _with_cash(account, rows)), ZERO)
+
+
+def _trades(account: BrokerAccount, fills: Iterable[ActivityReport]) -> list[BrokerActivity]:
+    return [_trade(account, fill) for fill in fills if fill.qty and fill.price]
 
 
 def read_activities(account: BrokerAccount, now: datetime) -> bool:
@@ -42,9 +59,14 @@ def read_activities(account: BrokerAccount, now: datetime) -> bool:
     found: list[BrokerActivity] = []
     day: date = first
     while day <= today:
+        listing = broker_for(account).activities(day)
+        if not listing.complete:
+            raise BrokerUnavailable(
+                f"The broker's activities could not all be read. {listing.reason}"
+            )
         found += [
             _other(account, told)
-            for told in broker_for(account).activities(day).items
+            for told in listing.items
             if _counts(told, account.opened_at, opened)
         ]
         day += timedelta(days=1)
@@ -99,12 +121,7 @@ def _other(account: BrokerAccount, told: ActivityReport) -> BrokerActivity:
 def _store(account: BrokerAccount, rows: list[BrokerActivity], kind: CashEntry.Kind) -> int:
     """Activity and cash in one transaction, each once however often it is read; says how many
     are new."""
-    known = set(
-        BrokerActivity.objects.filter(
-            account=account, activity_id__in=[row.activity_id for row in rows]
-        ).values_list("activity_id", flat=True)
-    )
-    new = list({row.activity_id: row for row in rows if row.activity_id not in known}.values())
+    new = _new(account, rows)
     if not new:
         return 0
     with transaction.atomic():
@@ -120,85 +137,81 @@ def _store(account: BrokerAccount, rows: list[BrokerActivity], kind: CashEntry.K
                     occurred_at=row.occurred_at,
                     words=str(row.raw.get("description") or f"{row.activity_type} {row.symbol}"),
                 )
-                for row in new
-                if row.amount
+                for row in _with_cash(account, new)
             ],
             ignore_conflicts=True,
         )
     return len(new)
 
 
-def give_back(account: BrokerAccount, *, since: datetime) -> None:
-    """Takes back the cash of trades that turned out to be of an order of ours: adopted, or written
-    off and found after all. Their fills carry it from now on."""
+def _new(account: BrokerAccount, rows: Iterable[BrokerActivity]) -> list[BrokerActivity]:
+    told = {row.activity_id: row for row in rows}
+    known = BrokerActivity.objects.filter(account=account, activity_id__in=list(told))
+    for activity_id in known.values_list("activity_id", flat=True):
+        del told[activity_id]
+    return list(told.values())
+
+
+def _with_cash(account: BrokerAccount, rows: Iterable[BrokerActivity]) -> list[BrokerActivity]:
+    """Those whose cash is to be booked: not what the broker's cash, taken over since, contains."""
+    taken_over_at = _cash_taken_over_at(account)
+    return [
+        row
+        for row in rows
+        if row.amount and (taken_over_at is None or row.occurred_at > taken_over_at)
+    ]
+
+
+def _cash_taken_over_at(account: BrokerAccount) -> datetime | None:
+    """When the book last took over the broker's cash: opened, corrected or rebuilt."""
+    entries = CashEntry.objects.filter(account=account, kind=CashEntry.Kind.CORRECTION)
+    corrected_at = entries.aggregate(at=Max("occurred_at"))["at"]
+    return max(filter(None, (corrected_at, account.opened_at)), default=None)
+
+
+def give_back(
+    account: BrokerAccount, *, since: datetime | None = None, order: Order | None = None
+) -> None:
+    """Takes back the cash of trades that turned out to be of an order of ours (of this one, or of
+    any): adopted, or written off and found after all. Their fills carry it from now on."""
     ours = Order.objects.filter(account=account, broker_order_id=OuterRef("broker_order_id"))
+    entries = CashEntry.objects.filter(account=account, kind=CashEntry.Kind.EXTERNAL_TRADE)
     rows = BrokerActivity.objects.filter(
-        Exists(ours), account=account, activity_type=_FILL, occurred_at__gte=since
-    )
-    book_back(account, list(rows))
+        Exists(entries.filter(cause=OuterRef("activity_id"))),
+        ~Exists(entries.filter(cause=Concat(OuterRef("activity_id"), Value(TAKEN_BACK)))),
+        account=account,
+        activity_type=_FILL,
+    ).annotate(order=Subquery(ours.values("pk")[:1]))
+    rows = rows.filter(order__isnull=False) if order is None else rows.filter(order=order.pk)
+    if since is not None:
+        rows = rows.filter(occurred_at__gte=since)
+    if found := list(rows):
+        _book_back(account, found)
 
 
-def book_back(account: BrokerAccount, rows: Sequence[BrokerActivity]) -> None:
-    """Books what these trades moved the other way round, once."""
-    causes = {f"{row.activity_id}{TAKEN_BACK}": row for row in rows}
-    kind = CashEntry.Kind.EXTERNAL_TRADE
-    known = CashEntry.objects.filter(account=account, kind=kind, cause__in=list(causes))
-    for cause in set(known.values_list("cause", flat=True)):
-        del causes[cause]
+def _book_back(account: BrokerAccount, rows: Iterable[Any]) -> None:
+    """Books what these trades moved the other way round, once; `rows` carry their `order`. Where
+    an order's fills were reversed, the broker's cash had been taken over since, and with it the
+    trades until then."""
+    taken_over_at = _cash_taken_over_at(account)
+    causes = CashEntry.objects.filter(
+        account=account, kind=CashEntry.Kind.CORRECTION, cause__endswith=REVERSED
+    ).values_list("cause", flat=True)
+    reversed_orders = {cause.partition("/")[0] for cause in causes}
     CashEntry.objects.bulk_create(
         [
             CashEntry(
                 account=account,
-                kind=kind,
-                cause=cause,
+                kind=CashEntry.Kind.EXTERNAL_TRADE,
+                cause=f"{row.activity_id}{TAKEN_BACK}",
                 amount=-row.amount,
                 occurred_at=row.occurred_at,
                 words="It is an order of ours: its fill carries the money.",
             )
-            for cause, row in causes.items()
+            for row in rows
+            if str(row.order) not in reversed_orders
+            or taken_over_at is None
+            or row.occurred_at > taken_over_at
         ],
         ignore_conflicts=True,
     )
-
-
-def trades(account: BrokerAccount, *, since: datetime) -> Mapping[str, Sequence[OutsideTrade]]:
-    """Trades outside by symbol, oldest first, that no correction has taken over yet."""
-    found: dict[str, list[OutsideTrade]] = {}
-    ours = Order.objects.filter(account=account, broker_order_id=OuterRef("broker_order_id"))
-    corrected = LedgerEntry.objects.filter(
-        account=account,
-        position__symbol=OuterRef("symbol"),
-        kind__in=(LedgerEntry.Kind.CORRECTION, LedgerEntry.Kind.CORPORATE_ACTION),
-        occurred_at__gte=OuterRef("occurred_at"),
-    ).exclude(qty=0)
-    rows = BrokerActivity.objects.filter(
-        ~Exists(ours),
-        ~Exists(corrected),
-        account=account,
-        activity_type=_FILL,
-        occurred_at__gte=since,
-    ).order_by("occurred_at", "pk")
-    for row in rows.values_list("symbol", "qty", "price", "occurred_at", "broker_order_id"):
-        symbol, qty, price, occurred_at, broker_order_id = row
-        if qty is None or price is None:
-            continue
-        found.setdefault(symbol, []).append(
-            OutsideTrade(
-                qty=qty,
-                price=price,
-                occurred_at=occurred_at,
-                broker_order_id=broker_order_id,
-            )
-        )
-    return found
-
-
-def actions(account: BrokerAccount, *, since: datetime) -> Mapping[str, Sequence[CorporateAction]]:
-    """What happened to symbols' shares without a trade, by symbol."""
-    found: dict[str, list[CorporateAction]] = {}
-    rows = BrokerActivity.objects.filter(
-        account=account, occurred_at__gte=since, qty__isnull=False
-    ).exclude(activity_type__in=(_FILL, "DIV", "CDIV", "DIVNRA"))
-    for symbol, kind, qty in rows.values_list("symbol", "activity_type", "qty"):
-        found.setdefault(symbol, []).append(CorporateAction(kind=kind, qty=qty))
-    return found

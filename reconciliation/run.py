@@ -26,7 +26,7 @@ from ordinis.broker.errors import BrokerError
 from ordinis.numbers import plain
 from positions.ledger import cash_of
 from positions.models import Position
-from reconciliation import breaks, order_breaks, outside, snapshots
+from reconciliation import breaks, causes, order_breaks, outside, snapshots
 from reconciliation.compare import BUYING_POWER, compare, uncompared
 from reconciliation.facts import Baseline, Book, BookOrder, BookPosition, Found
 from reconciliation.models import (
@@ -113,9 +113,9 @@ def _run(account: BrokerAccount, *, dry_run: bool, source: str, actor: str) -> R
         complete=True,
     )
     try:
-        taken = snapshots.take(account)
+        taken = snapshots.take(account, dry_run=dry_run)
         report.broker_seconds = Decimal(f"{taken.broker_seconds:.3f}")
-        found, taken = _compare(account, taken)
+        found, taken = _compare(account, taken, dry_run=dry_run)
         open_questions = uncompared(read_book(account, taken), taken.facts, found)
         made = breaks.plan(account, found, taken.figures.asked_at, uncompared=open_questions)
     except BrokerError as error:
@@ -150,16 +150,18 @@ def _run(account: BrokerAccount, *, dry_run: bool, source: str, actor: str) -> R
 # --- comparing ---------------------------------------------------------------------------------
 
 
-def _compare(account: BrokerAccount, taken: snapshots.Taken) -> tuple[list[Found], snapshots.Taken]:
+def _compare(
+    account: BrokerAccount, taken: snapshots.Taken, *, dry_run: bool
+) -> tuple[list[Found], snapshots.Taken]:
     """Compares; where something differs that the broker's other activities may explain, these are
-    read, and it is compared once more."""
+    read, and it is compared once more. A dry run goes by those that are known."""
     found = compare(read_book(account, taken), taken.facts)
-    if not any(item.kind in _MAY_BE_EXPLAINED for item in found):
+    if dry_run or not any(item.kind in _MAY_BE_EXPLAINED for item in found):
         return found, taken
     if not outside.read_activities(account, taken.figures.asked_at):
         return found, taken
     since = taken.figures.asked_at - snapshots.EXPLAINS
-    facts = replace(taken.facts, actions=outside.actions(account, since=since))
+    facts = replace(taken.facts, actions=causes.actions(account, since=since))
     taken = replace(taken, facts=facts)
     return compare(read_book(account, taken), facts), taken
 
@@ -177,12 +179,18 @@ def read_book(account: BrokerAccount, taken: snapshots.Taken) -> Book:
             )
         },
         orders=_orders(account, taken),
-        cash=cash_of(account.pk),
+        cash=_cash(account, taken),
         baseline=_baseline(account),
         known=frozenset(
             Break.objects.filter(account=account, ended_at=None).values_list("subject", flat=True)
         ),
     )
+
+
+def _cash(account: BrokerAccount, taken: snapshots.Taken) -> Decimal | None:
+    """With what a dry run has read and not booked."""
+    booked = cash_of(account.pk)
+    return None if booked is None else booked + taken.unbooked
 
 
 def _orders(account: BrokerAccount, taken: snapshots.Taken) -> list[BookOrder]:

@@ -9,14 +9,14 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Max, Min, Q
 
 from orders import statuses, sync
 from orders.errors import OrderStatusError
@@ -24,18 +24,25 @@ from orders.models import Order, OrderHistory
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerUnavailable
-from ordinis.broker.port import AccountReport, ActivityReport, OrderReport, PositionReport
+from ordinis.broker.port import (
+    AccountReport,
+    ActivityReport,
+    Listing,
+    OrderReport,
+    PositionReport,
+)
 from ordinis.numbers import plain
 from positions import broker_view
-from reconciliation import outside
+from reconciliation import causes, outside
 from reconciliation.facts import ZERO, Baseline, BrokerOrder, BrokerPosition, Facts
-from reconciliation.models import AccountWatch, Snapshot
+from reconciliation.models import AccountWatch, BrokerActivity, Snapshot
 from risk.figures import Figures, ask, database_now
 
 # Lists of fills overlap by this much: a fill may be listed a moment after it was made.
 _OVERLAP = timedelta(minutes=2)
-# Outside trades of so long ago are still told as an explanation.
+# Corporate actions of so long ago are still told as an explanation.
 EXPLAINS = timedelta(days=3)
+# Orders in doubt that one run asks for: the limit of requests is shared with orders.
 _LOOK_UPS = 20
 
 
@@ -49,25 +56,41 @@ class Taken:
     orders_asked_at: datetime
     # How long the broker took for its lists.
     broker_seconds: float
+    # Of a dry run: dollars of trades outside that any other run would have booked.
+    unbooked: Decimal = ZERO
 
 
-def take(account: BrokerAccount) -> Taken:
-    """Reads everything, and keeps it as a Snapshot.
+@dataclass(frozen=True, kw_only=True)
+class _Fills:
+    """The broker's latest fills; of a dry run, those outside that are not kept, and their cash."""
 
-    Raises BrokerUnavailable or BrokerRefused when it can't all be read; then nothing may be
-    concluded.
+    items: tuple[ActivityReport, ...]
+    seconds: float
+    unrecorded: Sequence[BrokerActivity] = ()
+    unbooked: Decimal = ZERO
+
+
+def take(account: BrokerAccount, *, dry_run: bool = False) -> Taken:
+    """Reads everything, and keeps it as a Snapshot. Fills of our own orders are booked on the way.
+
+    A dry run opens no book, and neither notes trades outside nor books their cash; fills of our
+    own orders it books all the same: they are no correction. Raises BrokerUnavailable or
+    BrokerRefused when it can't all be read; then nothing may be concluded.
     """
+    if dry_run and account.opened_at is None:
+        raise BrokerUnavailable("The book was not opened yet: run without --dry-run once.")
     sync.ensure_open_book(account)
     polled = sync.read_orders(account, OrderHistory.Source.RECONCILE)
     if not polled.complete:
         raise BrokerUnavailable(f"The broker's orders could not all be read. {polled.reason}")
-    fills, fills_seconds = _read_fills(account)
+    if not dry_run:
+        causes.note_agreement(account)
+    fills = _read_fills(account, dry_run=dry_run)
     began = time.monotonic()
     figures = ask(account)
-    seconds = polled.broker_seconds + fills_seconds + time.monotonic() - began
+    seconds = polled.broker_seconds + fills.seconds + time.monotonic() - began
     broker_view.record(account, figures.account, figures.positions.values(), figures.asked_at)
-    row = _keep(account, polled.orders, fills, figures)
-    AccountWatch.objects.filter(account=account).update(fills_through=polled.asked_at)
+    row = _keep(account, polled.orders, fills.items, figures)
     facts = Facts(
         positions={
             symbol: BrokerPosition(
@@ -79,8 +102,8 @@ def take(account: BrokerAccount) -> Taken:
         missing=polled.missing,
         cash=figures.account.cash,
         standing=_standing(figures.account, figures.positions.values(), polled.orders),
-        trades=outside.trades(account, since=figures.asked_at - EXPLAINS),
-        actions=outside.actions(account, since=figures.asked_at - EXPLAINS),
+        trades=causes.trades(account, unrecorded=fills.unrecorded),
+        actions=causes.actions(account, since=figures.asked_at - EXPLAINS),
     )
     return Taken(
         facts=facts,
@@ -88,30 +111,58 @@ def take(account: BrokerAccount) -> Taken:
         row=row,
         orders_asked_at=polled.asked_at,
         broker_seconds=seconds,
+        unbooked=fills.unbooked,
     )
 
 
 # --- fills -------------------------------------------------------------------------------------
 
 
-def _read_fills(account: BrokerAccount) -> tuple[tuple[ActivityReport, ...], float]:
+def _read_fills(account: BrokerAccount, *, dry_run: bool) -> _Fills:
     """Brings fills of ours that orders have not told yet to the door, and notes those that are of
-    nobody here. Returns all, and how long the broker took for them."""
+    nobody here. Where not all could be read, what was read stays, and the next run goes on."""
     assert account.opened_at is not None, "the book was opened first"
     watch, _ = AccountWatch.objects.get_or_create(account=account)
     since = max(account.opened_at, (watch.fills_through or account.opened_at) - _OVERLAP)
     began = time.monotonic()
     listing = broker_for(account).fills_since(since)
     seconds = time.monotonic() - began
-    if not listing.complete:
-        raise BrokerUnavailable(f"The broker's fills could not all be read. {listing.reason}")
     ours, foreign = _told_apart(account, listing.items)
     for order in ours:
         _look_up(order)
-    foreign = _without_unproved(account, foreign)
-    outside.record(account, foreign)
-    outside.give_back(account, since=database_now() - EXPLAINS)
-    return listing.items, seconds
+    foreign, in_doubt = _without_unproved(account, foreign)
+    fills = _Fills(items=listing.items, seconds=seconds)
+    if dry_run:
+        rows, cash = outside.unrecorded(account, foreign)
+        fills = replace(fills, unrecorded=rows, unbooked=cash)
+    else:
+        outside.record(account, foreign)
+        outside.give_back(account, since=database_now() - EXPLAINS)
+    if in_doubt:
+        raise BrokerUnavailable(
+            f"{in_doubt} more orders with fills may be ours, of those whose outcome is not known "
+            "yet; they are looked up next."
+        )
+    if not dry_run and (listing.complete or listing.cut_off):
+        _go_on_from(watch, listing, since)
+    if not listing.complete:
+        raise BrokerUnavailable(f"The broker's fills could not all be read. {listing.reason}")
+    return fills
+
+
+def _go_on_from(watch: AccountWatch, listing: Listing[ActivityReport], since: datetime) -> None:
+    """By the broker's own clock, which may differ from ours: from the newest fill on."""
+    newest = max((fill.occurred_at for fill in listing.items if fill.occurred_at), default=None)
+    if newest is None:
+        return
+    newest = min(newest, database_now())  # a time to come would hide what is made until then
+    # Never back behind where this reading began.
+    through = max(newest, since + _OVERLAP)
+    if not listing.complete and newest - _OVERLAP <= since:
+        # More within the overlap than is read at once: without it, or it never ended. The last
+        # fill's own moment is read again, in case others share it.
+        through = newest + _OVERLAP - timedelta(milliseconds=1)
+    AccountWatch.objects.filter(pk=watch.pk).update(fills_through=through)
 
 
 def _told_apart(
@@ -146,32 +197,46 @@ def _look_up(order: Order) -> None:
 
 def _without_unproved(
     account: BrokerAccount, foreign: list[ActivityReport]
-) -> list[ActivityReport]:
+) -> tuple[list[ActivityReport], int]:
     """A fill may be of an order of ours whose broker id we have not learnt yet: its answer was
     lost, it was written off, or it replaced one of ours in the broker's own app. Each such order
-    is asked for."""
+    is asked for, so many in one run. Returns the fills that are nobody's here, and how many orders
+    are left to ask for."""
     lately = database_now() - timedelta(days=1)
-    in_doubt = set(
+    in_doubt = dict(
         Order.objects.filter(
             Q(status__in=sorted(statuses.UNPROVED))
             | Q(status__in=(statuses.REPLACED, statuses.FAILED), updated_at__gte=lately),
             account=account,
-        ).values_list("symbol", flat=True)
-    )
-    doubted = {fill.order_id for fill in foreign if fill.symbol in in_doubt and fill.order_id}
-    if not doubted:
-        return foreign
-    if len(doubted) > _LOOK_UPS:
-        raise BrokerUnavailable(
-            f"{len(doubted)} fills may be of orders whose outcome is not known yet; "
-            "they are looked up first."
         )
+        .order_by()
+        .values_list("symbol")
+        .annotate(Max("updated_at"))
+    )
+    doubted = {
+        fill.order_id: in_doubt[fill.symbol]
+        for fill in foreign
+        if fill.symbol in in_doubt and fill.order_id
+    }
+    if not doubted:
+        return foreign, 0
+    noted = _noted(account, doubted)
+    new = [broker_id for broker_id in doubted if broker_id not in noted]
+    # It was looked up before it was noted; since then an order may have come into doubt.
+    again = [broker_id for broker_id in noted if noted[broker_id] < doubted[broker_id]]
     broker, ours = broker_for(account), set()
-    for broker_id in doubted:
+    for broker_id in [*new, *again][:_LOOK_UPS]:
         report = broker.order(broker_id)
         if report is not None and sync.take_in(account, report, OrderHistory.Source.RECONCILE):
             ours.add(broker_id)
-    return [fill for fill in foreign if fill.order_id not in ours]
+    left = set(new[_LOOK_UPS:])
+    return [fill for fill in foreign if fill.order_id not in ours | left], len(left)
+
+
+def _noted(account: BrokerAccount, broker_ids: Iterable[str]) -> dict[str, datetime]:
+    """Orders outside with fills that are noted, and since when."""
+    rows = BrokerActivity.objects.filter(account=account, broker_order_id__in=list(broker_ids))
+    return dict(rows.order_by().values_list("broker_order_id").annotate(Min("recorded_at")))
 
 
 # --- facts -------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ MAX_SLIPPAGE_PCT: Final = Decimal("0.5")
 # An approval is for the market of its moment.
 _SENT_WITHIN: Final = timedelta(minutes=10)
 _AT_ONCE: Final = 50
+_LONGEST_SYMBOL: Final = 16  # of an order
 _LOCK_CLASS: Final = 0x0D17  # of PostgreSQL's advisory locks: "trading", then the correction's id
 _KINDS: Final = frozenset({Kind.ZOMBIE, Kind.ORPHAN, Kind.QUANTITY, Kind.SIDE})
 _ZERO: Final = Decimal(0)
@@ -76,6 +77,8 @@ def _plan(account: BrokerAccount, symbol: str, read: Figures) -> Plan:
     difference = (ours.first() or _ZERO) - read.shares.get(symbol, _ZERO)
     if not difference:
         return _nothing(symbol, f"Nothing of {symbol} differs any more.")
+    if len(symbol) > _LONGEST_SYMBOL:  # an option
+        return _nothing(symbol, f"{symbol} can't be traded here: use the broker's own app.")
     side: Literal["buy", "sell"] = "buy" if difference > 0 else "sell"
     price = _price(account, symbol, read)
     if price is None:

@@ -231,7 +231,7 @@ def _pages(
         except BrokerUnavailable as error:
             if last is None:
                 raise
-            return parsing.joined([*pages, _incomplete(error.message)])
+            return parsing.joined([*pages, _cut_off(error.message)])
         page = _list(parse, answer)
         fresh = [raw for raw in answer if not is_past(raw)]
         pages.append(page if len(fresh) == len(answer) else _list(parse, fresh))
@@ -242,11 +242,15 @@ def _pages(
         if not key or key in seen:
             return parsing.joined([*pages, _incomplete("a page of the list repeated itself")])
         seen.add(key)
-    return parsing.joined([*pages, _incomplete("there were more pages than are read")])
+    return parsing.joined([*pages, _cut_off("there were more pages than are read")])
 
 
 def _incomplete(reason: str) -> Listing[Any]:
     return Listing(items=(), complete=False, reason=reason)
+
+
+def _cut_off(reason: str) -> Listing[Any]:
+    return Listing(items=(), complete=False, reason=reason, cut_off=True)
 
 
 def _read(parse: Callable[[Any], T], raw: Any) -> T:

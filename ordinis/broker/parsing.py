@@ -27,6 +27,8 @@ from ordinis.broker.port import (
 
 T = TypeVar("T")
 _ABSURD = Decimal(10) ** 11
+# What the database keeps: a figure that it would round never equals what was stored of it.
+_PLACES = Decimal("0.000000001")
 
 
 def parse_list(answer: Any, parse: Callable[[Any], T]) -> Listing[T]:
@@ -50,6 +52,7 @@ def joined(pages: Iterable[Listing[T]]) -> Listing[T]:
         items=tuple(item for page in read for item in page.items),
         complete=not reasons,
         reason="; ".join(reasons),
+        cut_off=bool(reasons) and all(page.complete or page.cut_off for page in read),
     )
 
 
@@ -253,7 +256,8 @@ def _decimal(value: Any, name: str) -> Decimal:
     # copy_abs, since abs() would round, and raise for an exponent of millions.
     if not number.is_finite() or number.copy_abs() >= _ABSURD:
         raise ValueError(f"{name} is {value!r}")
-    return number
+    digits = number.as_tuple().exponent
+    return number.quantize(_PLACES) if isinstance(digits, int) and digits < -9 else number
 
 
 def _required(raw: Raw, name: str) -> Decimal:

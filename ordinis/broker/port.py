@@ -30,11 +30,13 @@ TERMINAL_STATUSES = frozenset({"filled", "canceled", "expired", "replaced", "rej
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing(Generic[T_co]):
     """Items, and whether all of them were read and understood; `reason` says why not. Nothing may
-    be concluded from an absence in an incomplete list."""
+    be concluded from an absence in an incomplete list. `cut_off`: all that it lacks comes after its
+    last item."""
 
     items: tuple[T_co, ...]
     complete: bool
     reason: str = ""
+    cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

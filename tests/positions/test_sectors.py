@@ -65,7 +65,7 @@ def test_columns_stand_in_any_order_and_case_with_quotes_and_what_spreadsheets_a
     [
         (",Energy", "The symbol is missing"),
         ("BRK/B,Energy", "Write it as the broker does"),
-        ("AAAAAAAAAAAAAAAAA,Energy", "more than 16 characters"),
+        (f"{'A' * 33},Energy", "more than 32 characters"),
         ("AAPL,", "The sector is empty"),
         ("AAPL,Unknown", "Name its sector"),
         (f"AAPL,{'x' * 61}", "more than 60 characters"),

@@ -217,6 +217,47 @@ def test_a_late_fill_counts_once_also_where_cash_was_corrected_since(
     assert list(violations()) == []
 
 
+def test_cash_stays_right_with_the_comparison_that_follows_such_an_adoption(
+    sim: SimulatorServer, book: BrokerAccount, ann: User, approver: User
+) -> None:
+    quote(sim, "TSLA", "250")
+    told = placed(sim)
+    sim.post("/sim/fill", {"id": told["id"], "qty": "4", "price": "199"})
+    row = break_of(book)
+    sim.post("/sim/account", {"cash": str(broker_cash(book) - 500)})
+    reconcile(book)
+    reconcile(book)
+    wrong = Correction.objects.get(kind="cash", status="proposed")
+    corrections.decide(wrong.pk, "approve", user=approver, comment="a fee, by telephone")
+    adopt(row, by=ann, reason="mine")
+
+    reconcile(book)
+
+    assert cash_of(book.pk) == broker_cash(book)
+
+
+def test_cash_is_right_where_it_was_corrected_between_two_fills_of_the_adopted_order(
+    sim: SimulatorServer, book: BrokerAccount, ann: User, approver: User
+) -> None:
+    quote(sim, "TSLA", "250")
+    told = placed(sim)
+    sim.post("/sim/fill", {"id": told["id"], "qty": "4", "price": "199"})
+    row = break_of(book)
+    sim.post("/sim/account", {"cash": str(broker_cash(book) - 500)})
+    reconcile(book)
+    reconcile(book)
+    wrong = Correction.objects.get(kind="cash", status="proposed")
+    corrections.decide(wrong.pk, "approve", user=approver, comment="a fee, by telephone")
+    sim.post("/sim/fill", {"id": told["id"], "qty": "4", "price": "198"})
+    reconcile(book)
+
+    adopt(row, by=ann, reason="mine")
+
+    reconcile(book)
+    assert cash_of(book.pk) == broker_cash(book)
+    assert list(violations()) == []
+
+
 def test_one_whose_fills_may_be_in_the_book_already_is_refused(
     sim: SimulatorServer, book: BrokerAccount, ann: User, approver: User
 ) -> None:

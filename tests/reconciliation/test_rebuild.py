@@ -25,7 +25,7 @@ from positions.ledger import cash_of
 from positions.models import CashEntry, LedgerEntry, Position
 from reconciliation import rebuild as rebuilding
 from reconciliation import run, trades
-from reconciliation.models import Break, Correction, Rebuild, Suspect
+from reconciliation.models import Break, BrokerActivity, Correction, Rebuild, Suspect
 from reconciliation.rebuild import NotRebuilt, preview, rebuild
 from reconciliation.run import reconcile
 from risk import figures, trading
@@ -135,6 +135,20 @@ def test_after_a_rebuild_nothing_differs_and_what_was_open_is_resolved(
     report = reconcile(halted)
     assert (report.complete, report.differences) == (True, [])
     assert list(violations()) == []
+
+
+def test_a_trade_outside_just_before_a_rebuild_is_not_paid_for_twice(
+    sim: SimulatorServer, halted: BrokerAccount
+) -> None:
+    quote(sim, "TSLA", "250")
+    sim.post("/sim/trade", {"symbol": "TSLA", "side": "buy", "qty": "7"})
+    do(halted)
+
+    report = reconcile(halted)
+
+    assert report.differences == []
+    assert cash_of(halted.pk) == figures.ask(halted).account.cash
+    assert BrokerActivity.objects.get().amount == -1750  # kept as evidence
 
 
 def test_only_what_differs_gets_an_entry(sim: SimulatorServer, halted: BrokerAccount) -> None:
