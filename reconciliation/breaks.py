@@ -28,7 +28,7 @@ from positions.models import Position
 from reconciliation import corrections, history
 from reconciliation.facts import ZERO, Found
 from reconciliation.history import What
-from reconciliation.models import OF_ACCOUNT, OF_POSITIONS, Break, Kind, Suspect
+from reconciliation.models import OF_ACCOUNT, OF_POSITIONS, Break, Correction, Kind, Suspect
 from reconciliation.snapshots import Taken
 from reconciliation.words import explained
 from risk import trading
@@ -46,6 +46,7 @@ _CLOCKS_DIFFER = timedelta(seconds=1)
 # A healed break that comes back within this time is the same one.
 _SAME_AGAIN = timedelta(days=1)
 _LOOK_UPS = 20
+_CORRECTING = frozenset({RiskLimits.ReconcileMode.MANUAL, RiskLimits.ReconcileMode.AUTOMATIC})
 _CRITICAL = frozenset(
     {Kind.ORPHAN, Kind.SIDE, Kind.MASS, Kind.TRADE_BUST, Kind.ORDER_FILL, Kind.ORDER_MISSING}
 )
@@ -324,11 +325,23 @@ def carry_out(account: BrokerAccount, made: Plan, taken: Taken) -> Done:
             if step.row.pk in fresh:
                 _act(account, step.row, step, taken, limits, done)
         for row in made.heals:
-            corrections.supersede(row, "The difference is gone.")
-            history.end(row, Break.Status.HEALED, at=made.now)
-            done.add(row, "healed")
+            done.add(row, _end(row, made.now))
         Suspect.objects.filter(pk__in=[row.pk for row in made.forgets]).delete()
     return done
+
+
+def _end(row: Break, now: datetime) -> str:
+    """Closes a break whose difference is gone: by itself, or by the trade that was decided on."""
+    traded = row.corrections.filter(
+        kind=Correction.Kind.TRADE, status=Correction.Status.APPLIED, order__filled_qty__gt=0
+    ).last()
+    corrections.supersede(row, "The difference is gone.")
+    if traded is None:
+        history.end(row, Break.Status.HEALED, at=now)
+        return "healed"
+    words = f"Order {traded.client_order_id} brought the broker to what our book says."
+    history.end(row, Break.Status.RESOLVED, at=now, text=words)
+    return "resolved"
 
 
 def _still(made: Plan) -> Plan:
@@ -452,6 +465,10 @@ def _seen_again(steps: list[Step], now: datetime, limits: Limits) -> set[int]:
             _tell(row, limits)
         elif row.status != Break.Status.CORRECTING and row.pk not in rejected:
             moved.add(row.pk)
+        if row.status == Break.Status.CORRECTING and limits.reconcile_mode not in _CORRECTING:
+            # What nobody can approve any more does not wait.
+            corrections.supersede(row, f"The mode is {limits.reconcile_mode} now.")
+            history.waits_no_more(Break.objects.filter(pk=row.pk))
         if told != (_is_told(row, limits), row.severity):
             _tell(row, limits)  # by its price alone it has come to be worth more
     Break.objects.bulk_update(
@@ -476,7 +493,7 @@ def _act(
             done.add(row, "halted")
         return
     mode = limits.reconcile_mode
-    if mode not in (RiskLimits.ReconcileMode.MANUAL, RiskLimits.ReconcileMode.AUTOMATIC):
+    if mode not in _CORRECTING:
         return
     made = corrections.propose(
         row, taken.figures, item=step.item, snapshot=taken.row, limits=limits

@@ -51,7 +51,8 @@ def _positions(book: Book, facts: Facts, tolerances: Tolerances) -> Iterator[Fou
         ours = book.positions.get(symbol, _NOTHING)
         theirs = facts.positions.get(symbol, _NONE)
         kind = _kind(ours, theirs, tolerances)
-        if kind == Kind.QUANTITY and is_told(facts.actions.get(symbol, ()), ours, theirs):
+        shares_differ = kind in (Kind.QUANTITY, Kind.ORPHAN, Kind.ZOMBIE, Kind.SIDE)
+        if shares_differ and is_told(facts.actions.get(symbol, ()), ours, theirs):
             kind = Kind.SPLIT  # with trades before or after it, so that no ratio fits
         if kind is None:
             continue

@@ -435,8 +435,17 @@ def decide(
     raise NotDecided(
         f"The facts moved: this rested on our {plain(correction.local)} against the broker's "
         f"{plain(correction.broker)}; now it is {plain(facts.local)} against "
-        f"{plain(facts.broker)}. Nothing was changed.",
+        f"{plain(facts.broker)}. Nothing was changed.{_advice(correction, facts)}",
         successor,
+    )
+
+
+def _advice(correction: Correction, facts: Facts) -> str:
+    if facts.broker - facts.local != correction.difference:
+        return ""
+    return (
+        " Both sides moved alike, by fills of a strategy, and the difference is what it was: "
+        "decide the new proposal. If it goes on like this, let the strategy pause meanwhile."
     )
 
 

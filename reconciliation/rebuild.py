@@ -34,6 +34,9 @@ from risk import figures, trading
 from risk.figures import Figures
 from risk.states import HALTED
 
+# Dollars by which equity may differ from cash where nothing is held.
+_WORTH_NOTHING: Final = Decimal(1)
+_LOOK_UPS: Final = 20
 _ATTEMPTS: Final = 5
 _NAMED: Final = 5  # orders that a refusal names
 _ZERO: Final = Decimal(0)
@@ -81,7 +84,7 @@ def preview(account: BrokerAccount) -> Plan:
             "Fills are being booked, or the account keeps moving while it is read. Look again in a "
             "moment."
         )
-    return replace(plan, problem=problem)
+    return replace(plan, problem=problem or _doubt(account, plan))
 
 
 def rebuild(account: BrokerAccount, *, typed: str, actor: str, reason: str) -> Rebuild:
@@ -107,6 +110,8 @@ def _rebuilt(account: BrokerAccount, *, actor: str, reason: str) -> Rebuild:
         plan, behind = _plan(account)
         if behind:
             continue
+        if why := _doubt(account, plan):
+            raise NotRebuilt(f"Nothing was changed. {why}")
         try:
             with transaction.atomic():
                 row = _apply(account, plan, actor=actor, reason=reason)
@@ -138,6 +143,28 @@ def _plan(account: BrokerAccount) -> tuple[Plan, bool]:
         read=read,
     )
     return plan, _fingerprint(before) != _fingerprint(after) or _is_behind(account, after)
+
+
+def _doubt(account: BrokerAccount, plan: Plan) -> str:
+    """Why the broker's answer may not be believed: lists can leave out what is there. The book must
+    never be emptied by one that does."""
+    told, broker = plan.read.account, broker_for(account)
+    tied_up = abs(told.equity - told.cash)
+    if not plan.read.positions and tied_up > _WORTH_NOTHING:
+        return (
+            f"The broker lists no position, but its equity is {tied_up:,.2f} dollars apart from "
+            "its cash: the list looks wrong. Look at the account in the broker's own app."
+        )
+    # What vanishes first; a book that is altogether another is told by the first few.
+    doubted = sorted(plan.changes, key=lambda change: (change.after != 0, change.symbol))
+    for change in doubted[:_LOOK_UPS]:
+        held = broker.position(change.symbol)
+        if (held.qty if held else _ZERO) != change.after:
+            return (
+                f"The broker's list of positions and its answer for {change.symbol} alone do not "
+                "agree. Look at the account in the broker's own app, and try again in a moment."
+            )
+    return ""
 
 
 def _open_orders(account: BrokerAccount) -> tuple[OrderReport, ...]:

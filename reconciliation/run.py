@@ -27,7 +27,7 @@ from ordinis.numbers import plain
 from positions.ledger import cash_of
 from positions.models import Position
 from reconciliation import breaks, causes, order_breaks, outside, snapshots
-from reconciliation.compare import BUYING_POWER, compare, uncompared
+from reconciliation.compare import BUYING_POWER, CASH, compare, uncompared
 from reconciliation.facts import Baseline, Book, BookOrder, BookPosition, Found
 from reconciliation.models import (
     OF_ORDERS,
@@ -132,6 +132,7 @@ def _run(account: BrokerAccount, *, dry_run: bool, source: str, actor: str) -> R
             done = breaks.carry_out(account, made, taken)
             report.actions = done.actions[:_SHOWN]
             order_breaks.take_in(account, taken.figures.asked_at)
+        report.actions = [*report.actions, *_left_out(open_questions)]
         if not dry_run:
             _remember(account, taken, found)
             _end_missing(account, taken)
@@ -348,6 +349,21 @@ def _would(made: breaks.Plan) -> list[dict[str, Any]]:
     for row in made.heals:
         done.add(row, "healed")
     return done.actions[:_SHOWN]
+
+
+def _left_out(open_questions: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """What this run could not say anything of."""
+    if CASH in open_questions:
+        yield {
+            "subject": CASH,
+            "symbol": "",
+            "kind": str(Kind.CASH),
+            "action": "not_compared",
+            "words": (
+                "Shares differ for a reason that is not known: cash is compared again once they "
+                "agree."
+            ),
+        }
 
 
 def _count_reconciled(report: ReconciliationReport) -> None:

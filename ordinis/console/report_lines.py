@@ -18,6 +18,8 @@ _ACTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "proposed": ("A correction was proposed", "Would propose a correction"),
     "corrected": ("Corrected by itself, within the limits", "Would be corrected by itself"),
     "halted": ("Trading was halted", "Would halt trading"),
+    "resolved": ("Its break was closed: a trade brought it back", "Would close its break"),
+    "not_compared": ("Not compared", "Not compared"),
     "healed": ("Healed: both sides agree again", "Would heal: both sides agree again"),
 }
 

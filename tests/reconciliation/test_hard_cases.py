@@ -364,3 +364,25 @@ def test_one_empty_list_does_not_push_aside_a_waiting_proposal(
     row.refresh_from_db()
     assert waiting() == proposed
     assert row.kind == "quantity"
+
+
+def test_a_mode_that_corrects_nothing_leaves_no_proposal_waiting(
+    sim: Sim, book: BrokerAccount
+) -> None:
+    hold(sim, "KO", "90", "60")
+    row = make_break(book)
+    call_command("limits", "reconcile_mode=read_only", "--reason", "only looking")
+
+    reconcile(book)
+
+    row.refresh_from_db()
+    assert row.status == "open"
+    assert Correction.objects.get().status == "superseded"
+
+
+def test_a_report_says_when_cash_could_not_be_compared(sim: Sim, book: BrokerAccount) -> None:
+    hold(sim, "KO", "90", "60")
+
+    report = reconcile(book)
+
+    assert [action["action"] for action in report.actions] == ["suspect", "not_compared"]

@@ -628,3 +628,28 @@ def test_breaks_about_orders_outlive_a_rebuild(sim: SimulatorServer, halted: Bro
     do(halted)
 
     assert Break.objects.get(kind="order_external").is_open
+
+
+def test_a_rebuild_does_not_believe_an_empty_list_of_positions(
+    sim: SimulatorServer, book: BrokerAccount
+) -> None:
+    trading.set_state(book.pk, "halted", reason="emergency", actor="ann")
+    sim.post("/sim/faults", {"kind": "list_empty", "path": "/v2/positions", "count": None})
+
+    assert "lists no position" in preview(book).problem
+    with pytest.raises(NotRebuilt, match="lists no position"):
+        rebuild(book, typed="main", actor="ann", reason="the book is wrong")
+
+    assert {row.symbol: row.qty for row in Position.objects.all()} == {"KO": 100, "OKE": 40}
+
+
+def test_a_rebuild_does_not_believe_a_list_that_leaves_one_out(
+    sim: SimulatorServer, book: BrokerAccount
+) -> None:
+    trading.set_state(book.pk, "halted", reason="emergency", actor="ann")
+    sim.post("/sim/faults", {"kind": "list_omit", "path": "/v2/positions", "count": None})
+
+    with pytest.raises(NotRebuilt, match="do not agree"):
+        rebuild(book, typed="main", actor="ann", reason="the book is wrong")
+
+    assert {row.symbol: row.qty for row in Position.objects.all()} == {"KO": 100, "OKE": 40}

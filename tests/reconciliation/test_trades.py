@@ -89,7 +89,7 @@ def shares_at_broker(sim: SimulatorServer, symbol: str) -> Decimal:
     return held.get(symbol, Decimal(0))
 
 
-def test_a_hand_sale_is_bought_back_and_the_break_heals_by_itself(
+def test_a_hand_sale_is_bought_back_and_the_trade_resolves_the_break(
     sim: SimulatorServer, sold: Break, proposer: User, approve: Approve
 ) -> None:
     proposal = trades.propose(sold, by=proposer, reason="nobody meant to sell")
@@ -106,7 +106,7 @@ def test_a_hand_sale_is_bought_back_and_the_break_heals_by_itself(
     assert shares_at_broker(sim, "KO") == Position.objects.get(symbol="KO").qty == 100
     reconcile(sold.account)
     sold.refresh_from_db()
-    assert sold.status == "healed"
+    assert sold.status == "resolved"
     assert Correction.objects.filter(ledger_entry__isnull=False).count() == 0
     assert list(violations()) == []
 
@@ -179,7 +179,7 @@ def test_shares_that_came_from_outside_are_sold_again(
     assert shares_at_broker(sim, "TSLA") == Position.objects.get(symbol="TSLA").qty == 0
     reconcile(book)
     row.refresh_from_db()
-    assert row.status == "healed"
+    assert row.status == "resolved"
     assert list(violations()) == []
 
 
@@ -197,7 +197,7 @@ def test_a_position_that_was_closed_outside_is_opened_again(
     assert shares_at_broker(sim, "OKE") == Position.objects.get(symbol="OKE").qty == 40
     reconcile(book)
     row.refresh_from_db()
-    assert row.status == "healed"
+    assert row.status == "resolved"
 
 
 def test_a_restoring_order_books_as_any_other_once_the_book_was_corrected_meanwhile(

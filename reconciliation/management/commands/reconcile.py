@@ -20,6 +20,8 @@ _WORDS = {
     "healed": "closed: it is gone",
     "proposed": "proposed for correction",
     "corrected": "corrected, within the limits",
+    "resolved": "closed: a trade brought it back",
+    "not_compared": "left out",
     "halted": "answered with a halt of trading",
 }
 
