@@ -1,6 +1,7 @@
 """Orders in the console: shown, never edited. Holds no rule."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -13,12 +14,13 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
+from django.views.decorators.http import require_POST
 
 from orders import statuses
 from orders.counted import Counted, counted
 from orders.models import Order, OrderHistory
 from ordinis.accounts.models import BrokerAccount, Strategy
-from ordinis.console import text
+from ordinis.console import orders_work, text
 from ordinis.console.filters import AccountFilter, ChoiceFilter, DayFilter, SymbolFilter
 from ordinis.console.pages import ReadOnlyAdmin
 from ordinis.console.templatetags.console import age, moment, order_status
@@ -185,8 +187,34 @@ class OrderAdmin(ReadOnlyAdmin[Order]):
         return age(row.updated_at)
 
     def get_urls(self) -> list[URLPattern]:
-        page = self.admin_site.admin_view(self.commitments)
-        return [path("commitments/", page, name="orders_order_commitments"), *super().get_urls()]
+        wrap = self.admin_site.admin_view
+        return [
+            path("commitments/", wrap(self.commitments), name="orders_order_commitments"),
+            path(
+                "<uuid:key>/cancel/",
+                wrap(require_POST(self.act)),
+                {"do": orders_work.cancel},
+                name="orders_order_cancel",
+            ),
+            path(
+                "<uuid:key>/look-up/",
+                wrap(require_POST(self.act)),
+                {"do": orders_work.look_up},
+                name="orders_order_look_up",
+            ),
+            *super().get_urls(),
+        ]
+
+    def act(self, request: HttpRequest, key: UUID, do: Callable[..., HttpResponse]) -> HttpResponse:
+        def again(*, status: int, error: str) -> HttpResponse:
+            row = self.find(request, str(key))
+            given = {"error": error, "reason": request.POST.get("reason", "")}
+            context = {**self.page(request, row), **given}
+            return self.answer(
+                request, self.page_template, str(row), status=status, row=row, **context
+            )
+
+        return do(self, request, self.find(request, str(key)), again)
 
     def commitments(self, request: HttpRequest) -> HttpResponse:
         """Each order that counts when the next one is judged, and why."""
@@ -203,6 +231,7 @@ class OrderAdmin(ReadOnlyAdmin[Order]):
         fills = list(row.fills.select_related("ledger_entry__position"))
         entries = {fill.ledger_entry_id: fill.ledger_entry for fill in fills}
         return {
+            **orders_work.offered(self, request, row),
             "family": _family(row),
             "steps": _steps(list(row.history.order_by("seq"))),
             "fills": fills,

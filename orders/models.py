@@ -112,6 +112,7 @@ class Order(models.Model):
 
     class Meta:
         ordering = ("-created_at", "-id")
+        permissions = [("cancel_order", "Can cancel an order")]
         constraints = [
             models.UniqueConstraint(
                 fields=("account", "client_order_id"), name="client_order_id_unique"

@@ -62,6 +62,16 @@ def figures_of(account: BrokerAccount, day: date | None, now: datetime) -> dict[
         )
     if asked.starts > now:
         raise NoReport(f"{asked.day} has not begun: its report covers from {asked.starts} on.")
+    if account.opened_at is None:
+        raise NoReport(
+            f"The book of {account} has not been opened yet: that happens when the broker is read "
+            "for the first time. Until then there is nothing to report."
+        )
+    if account.opened_at >= asked.ends:
+        raise NoReport(
+            f"The book of {account} was opened at {account.opened_at:%Y-%m-%d %H:%M:%S} UTC, after "
+            f"{asked.day} was over: nothing is known of that day. Ask for a later one."
+        )
     stored = DailyReport.objects.filter(account=account, day=asked.day).first()
     if stored is not None:
         figures: dict[str, Any] = stored.figures

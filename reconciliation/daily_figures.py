@@ -34,7 +34,9 @@ def measured(account: BrokerAccount, day: Day, now: datetime) -> Measured:
     """The day as far as it has gone, by what is stored."""
     end = min(day.ends, now)
     span = Span(account, day.starts, end)
-    in_hours = Span(account, day.opens, max(min(day.closes, end), day.opens))
+    # Nobody could compare before there was a book.
+    opened = max(day.opens, account.opened_at) if account.opened_at else end
+    in_hours = Span(account, opened, max(min(day.closes, end), opened))
     # Of an older day the broker's figures are gone: they only say how things stand now.
     is_current = account.as_of is not None and account.as_of >= day.starts and now < _next(day)
     by_status = counts.orders(span)

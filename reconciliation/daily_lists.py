@@ -4,6 +4,7 @@ rebuilds.
 
 from collections.abc import Sequence
 
+from ordinis.alerts import kinds
 from ordinis.alerts.models import Alert
 from reconciliation.daily_cells import Cell, Figures, Table, count, label, text
 from reconciliation.models import Break, Correction, Kind
@@ -127,7 +128,7 @@ def alerts(found: Figures) -> Table:
         ),
         rows=[
             [
-                text(row["code"].replace("_", " ").capitalize()),
+                text(kinds.words(row["code"])),
                 text(row["subject"]),
                 text(label(Alert.Severity, row["severity"])),
                 Cell(row["first_seen"], "moment"),

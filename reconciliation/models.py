@@ -412,7 +412,13 @@ class Correction(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.difference.normalize():+f} {self.position or 'cash'}"
+        size = f"{abs(self.difference).normalize():,f}"
+        if self.kind == self.Kind.TRADE:  # it brings the broker back to us: the other way round
+            return f"{'sell' if self.difference > 0 else 'buy'} {size} {self.position}"
+        sign = "\N{MINUS SIGN}" if self.difference < 0 else "+"
+        if self.kind == self.Kind.CASH:
+            return f"{sign}${abs(self.difference):,.2f} of cash"
+        return f"{sign}{size} {self.position}"
 
     @property
     def difference(self) -> Decimal:

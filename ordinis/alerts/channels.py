@@ -6,6 +6,7 @@ stay in this process's memory, and no text from here holds one.
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,8 +18,13 @@ from ordinis.alerts.transport import is_usable
 
 URLS, RULES = "ORDINIS_ALERT_URLS", "ORDINIS_ALERT_RULES"
 _NAME = re.compile(r"[a-z0-9_-]{1,32}")
-# Addresses may hold commas: only one before `name=` ends an address.
-_BETWEEN = re.compile(r",(?=\s*[^,=/:?&\s]+=)")
+# Addresses may hold commas: only one before `name=`, before anything that is said to be the name of
+# an address, or before an address without a name ends one; else a bad entry spoils the good one
+# before it.
+_SCHEME = r"\s*[A-Za-z][A-Za-z0-9+.-]*://"
+_BETWEEN = re.compile(rf",(?=\s*[^,=/:?&\s]+=|[^,=/?&]*={_SCHEME}|{_SCHEME})")
+# A name that can't be used is only repeated where it can't be a token.
+_HARMLESS = re.compile(r"[A-Za-z][A-Za-z _-]{0,31}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +81,16 @@ def configured() -> Configuration:
 @lru_cache(maxsize=4)
 def _read(urls: str, rules: str) -> Configuration:
     faults: dict[str, str] = {}
+    wrong: dict[str, list[str]] = defaultdict(list)
     addresses: dict[str, str] = {}
     for number, entry in enumerate(_BETWEEN.split(urls.strip()) if urls.strip() else (), start=1):
         name, equals, address = (part.strip() for part in entry.partition("="))
         if not equals or not _NAME.fullmatch(name):
-            faults[URLS] = (
-                f"Entry {number} of {URLS} does not begin with a name. Write name=address, the "
-                "name in lower-case letters, digits, - or _; several are separated by commas."
+            called = f" ({name})" if equals and _HARMLESS.fullmatch(name) else ""
+            wrong[URLS].append(
+                f"Entry {number}{called} of {URLS} does not begin with a name that can be used. "
+                "Write name=address, the name in lower-case letters, digits, - or _; several are "
+                "separated by commas. Only this entry is left out."
             )
         elif name in addresses or name in faults:
             faults[name] = f"{URLS} has two channels named {name}. Give each its own name."
@@ -95,8 +104,14 @@ def _read(urls: str, rules: str) -> Configuration:
     by_name: dict[str, list[Rule]] = {}
     for number, text in enumerate(filter(None, map(str.strip, rules.split(","))), start=1):
         name, rule = _rule(text)
-        if rule is None or name not in addresses.keys() | faults.keys():
-            faults[RULES] = (
+        if rule is not None and _NAME.fullmatch(name) and name not in addresses | faults:
+            wrong[RULES].append(
+                f"Entry {number} of {RULES} is for the channel {name}, and {URLS} has no channel "
+                f"of this name; it has {', '.join(addresses) or 'none that can be used'}. Correct "
+                "the name, or give the channel an address."
+            )
+        elif rule is None or not _NAME.fullmatch(name):
+            wrong[RULES].append(
                 f"Entry {number} of {RULES} can't be used. Write channel:severity, with a channel "
                 f"of {URLS} and warning or critical; then, if wanted, :break_|breaker_ for these "
                 "kinds alone and @account for one account. Until then a channel whose rules can't "
@@ -106,6 +121,7 @@ def _read(urls: str, rules: str) -> Configuration:
             by_name.setdefault(name, []).append(rule)
         elif name in addresses:
             by_name.setdefault(name, []).append(Rule())
+    faults |= {variable: " ".join(texts) for variable, texts in wrong.items()}
     return Configuration(
         tuple(
             Channel(name, address, tuple(by_name.get(name, (Rule(),))))

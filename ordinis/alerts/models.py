@@ -13,6 +13,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from ordinis.accounts.models import BrokerAccount
+from ordinis.alerts import kinds
 
 
 class Alert(models.Model):
@@ -69,7 +70,7 @@ class Alert(models.Model):
     @property
     def words(self) -> str:
         """The kind of problem, for people."""
-        return self.code.replace("_", " ").capitalize()
+        return kinds.words(self.code)
 
     def close(self) -> bool:
         """Marks it as seen to by a person; says whether it still stood. Should the problem be

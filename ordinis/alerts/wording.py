@@ -3,11 +3,13 @@
 Pure: figures in, text out. Which money is at stake stands at the front of every title.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+from urllib.parse import urlencode
 
 from django.conf import settings
 
@@ -24,6 +26,7 @@ BANDS: Final = {
 }
 # Chat services cut or refuse what is longer than about 2,000 characters.
 _LINES, _LINE, _BODY = 12, 240, 1700
+_SYMBOL = re.compile(r"[A-Z][A-Z0-9./]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ def _line(message: AlertMessage, *, several: bool) -> str:
     said = " ".join(mask(said).split())
     said = said if len(said) <= _LINE else f"{said[: _LINE - 1]}…"
     if message.kind == Kind.RECOVERY and alert.ended_at:
-        return f"- Over after {_span(alert)}: {said}"
+        return f"- Over after {_span(alert)}. It was: {said}"
     if message.kind == Kind.REPEAT:
         since, seen = _moment(alert.first_seen), alert.seen_count
         return f"- Still: {said} Since {since}, seen {'once' if seen == 1 else f'{seen} times'}."
@@ -154,6 +157,13 @@ def _span(alert: Alert) -> str:
 def _link(messages: Sequence[AlertMessage]) -> str:
     if not settings.CONSOLE_URL:
         return ""
-    alerts = {message.alert_id for message in messages}
-    page = f"{alerts.pop()}/change/" if len(alerts) == 1 and None not in alerts else ""
-    return f"{settings.CONSOLE_URL}/alerts/alert/{page}"
+    alerts = {message.alert_id: message.alert for message in messages}
+    alert = messages[0].alert
+    if len(alerts) > 1 or alert is None:
+        return f"{settings.CONSOLE_URL}/alerts/alert/"
+    # Of a position, whose symbol finds its breaks; other breaks are not found by their subject.
+    if alert.code.startswith("break_") and _SYMBOL.fullmatch(alert.subject):
+        which = "ended" if alert.ended_at else "open"
+        query = urlencode({"q": alert.subject, "state": which})
+        return f"{settings.CONSOLE_URL}/reconciliation/break/?{query}"
+    return f"{settings.CONSOLE_URL}/alerts/alert/{alert.pk}/change/"

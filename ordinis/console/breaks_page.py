@@ -9,6 +9,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from ordinis.console import breaks_text, breaks_work, text
 from ordinis.console.breaks_evidence import trail
 from ordinis.console.breaks_list import BreakList, people
+from ordinis.console.breaks_order import order_terms
 from ordinis.console.pages import person
 from reconciliation import corrections, queue
 from reconciliation.models import Break, Correction, Kind
@@ -88,6 +89,9 @@ class BreakAdmin(BreakList):
             "may_acknowledge": may_work and row.status not in (Break.Status.ACKNOWLEDGED, *_ENDED),
             "may_resolve": may_work and not queue.why_not_resolved(row),
             "is_mass": row.kind == Kind.MASS,
+            "differ": -row.difference,
+            "order_terms": order_terms(row) if row.kind == Kind.ORDER_EXTERNAL else [],
+            "who_decides": breaks_work.who_decides(person(request)) if may_act else "",
             "people": people() if may_work and row.is_open else [],
             "trail": trail(row),
             "events": events[:EVENTS_SHOWN][::-1],

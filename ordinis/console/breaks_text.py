@@ -45,6 +45,8 @@ def ours(row: Break | Correction) -> str:
     """Our side of it: a figure, or an order's status."""
     if isinstance(row, Correction) and row.kind == Correction.Kind.AVERAGE_PRICE:
         return text.price(row.local_average_price)
+    if row.kind == Kind.MASS:
+        return f"{text.shares(row.local)} compared"
     if isinstance(row, Break) and row.kind in OF_ORDERS:
         return _of_order(row.local, row.local_status, row.kind)
     return figure(row.local, unit(row.kind))
@@ -54,6 +56,8 @@ def brokers(row: Break | Correction) -> str:
     """The broker's side of it."""
     if isinstance(row, Correction) and row.kind == Correction.Kind.AVERAGE_PRICE:
         return text.price(row.broker_average_price)
+    if row.kind == Kind.MASS:
+        return f"{text.shares(row.broker)} agree"
     if isinstance(row, Break) and row.kind in OF_ORDERS:
         return _of_order(row.broker, row.broker_status, row.kind)
     return figure(row.broker, unit(row.kind))
@@ -74,7 +78,26 @@ def differing(row: Break | Correction) -> str:
         return signed(None if before is None or after is None else after - before, PRICE)
     if row.kind == Kind.ORDER_STATUS:
         return text.NONE
+    if row.kind == Kind.MASS:
+        return f"{text.shares(-row.difference)} differ"
     return signed(row.difference, unit(row.kind))
+
+
+def order_words(correction: Correction) -> str:
+    """The trade that brings the broker back to our book: buy 40 AAPL."""
+    assert correction.position is not None, "a trade is of a position"
+    side = "sell" if correction.difference > 0 else "buy"
+    return f"{side} {text.shares(abs(correction.difference))} {correction.position.symbol}"
+
+
+def what(correction: Correction) -> str:
+    """What a correction does, short: +5 NVDA in the book, or Sell 5 NVDA at the broker."""
+    if correction.kind == Correction.Kind.TRADE:
+        words = order_words(correction)
+        return words[0].upper() + words[1:]
+    return (
+        f"{differing(correction)} {correction.position.symbol if correction.position else 'cash'}"
+    )
 
 
 def subject(row: Break) -> str:

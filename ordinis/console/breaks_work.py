@@ -32,6 +32,13 @@ def address(row: Break | Correction) -> str:
     return reverse(f"admin:reconciliation_{row._meta.model_name}_change", args=(row.pk,))
 
 
+def who_decides(proposer: User) -> str:
+    """Who may decide what this person proposes."""
+    if corrections.may_decide(Correction(proposed_by=proposer), proposer):
+        return "Nobody else may decide it: you can, by typing the account's name."
+    return "Somebody else decides it."
+
+
 def many(page: Page, request: HttpRequest) -> HttpResponse:
     """Several breaks at once: assigned or acknowledged, never decided."""
     _allow(page, request, WORK)
@@ -132,7 +139,7 @@ def propose(page: Page, request: HttpRequest, row: Break) -> HttpResponse:
             request, "Nothing was proposed: both sides agree now, or a proposal waits already."
         )
         return back
-    messages.success(request, "Proposed. Somebody else decides it.")
+    messages.success(request, f"Proposed. {who_decides(person(request))}")
     return HttpResponseRedirect(address(made))
 
 
@@ -157,9 +164,8 @@ def restore(page: Page, request: HttpRequest, row: Break) -> HttpResponse:
     try:
         if request.method == "POST":
             made = trades.propose(row, by=person(request), reason=_reason(request))
-            messages.success(
-                request, "Proposed. Nothing is sent before somebody else has approved it."
-            )
+            who = who_decides(person(request))
+            messages.success(request, f"Proposed. Nothing is sent before it is approved. {who}")
             return HttpResponseRedirect(address(made))
     except NotDone as refused:
         status, error = 400, str(refused)
@@ -179,6 +185,7 @@ def restore(page: Page, request: HttpRequest, row: Break) -> HttpResponse:
         row=row,
         plan=plan,
         error=error,
+        who_decides=who_decides(person(request)),
         comment=request.POST.get("comment", ""),
     )
 

@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString
 
 from ordinis.console import breaks_text, effects, text
 from ordinis.console.decide import decide
-from ordinis.console.evidence import action, evidence, order_words
+from ordinis.console.evidence import action, evidence
 from ordinis.console.filters import WaitingFilter
 from ordinis.console.pages import ReadOnlyAdmin, person
 from ordinis.console.templatetags.breaks import correction_status, differing
@@ -59,8 +59,7 @@ class CorrectionAdmin(ReadOnlyAdmin[Correction]):
 
     @admin.display(description="correction")
     def what(self, row: Correction) -> str:
-        subject = row.position.symbol if row.position else "cash"
-        return f"{breaks_text.differing(row)} {subject}"
+        return breaks_text.what(row)
 
     @admin.display(description="what it does")
     def does(self, row: Correction) -> str:
@@ -117,7 +116,7 @@ class CorrectionAdmin(ReadOnlyAdmin[Correction]):
             "effects": effects.words(row) if waits else [],
             "limits": effects.limits_then(row),
             "action": action(row),
-            "trade_words": order_words(row) if trade else "",
+            "trade_words": breaks_text.order_words(row) if trade else "",
             "waits": waits,
             "may_decide": waits and corrections.may_decide(row, person(request)),
         }

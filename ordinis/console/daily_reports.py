@@ -2,13 +2,14 @@
 only; what they say is `reconciliation.daily`'s.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import F, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
@@ -57,6 +58,11 @@ class DailyReportAdmin(ReadOnlyAdmin[DailyReport]):
                 guarded(self.so_far),
                 name="reconciliation_dailyreport_so_far",
             ),
+            path(
+                "so-far/<int:account_id>/csv/",
+                guarded(self.so_far_csv),
+                name="reconciliation_dailyreport_so_far_csv",
+            ),
             *super().get_urls(),
         ]
 
@@ -89,24 +95,54 @@ class DailyReportAdmin(ReadOnlyAdmin[DailyReport]):
         return moment(row.made_at)
 
     def page(self, request: HttpRequest, row: DailyReport) -> dict[str, Any]:
-        return {"title": f"Report of {row.day}: {row.account}", "tables": tables(row.figures)}
+        return {
+            "title": f"Report of {row.day}: {row.account}",
+            "tables": tables(row.figures),
+            "csv": reverse("admin:reconciliation_dailyreport_csv", args=(row.pk,)),
+        }
 
     def csv(self, request: HttpRequest, key: int) -> HttpResponse:
         row = self.find(request, key)
-        answer = HttpResponse(as_csv(tables(row.figures)), content_type="text/csv; charset=utf-8")
-        answer["Content-Disposition"] = f'attachment; filename="{row.account.name}-{row.day}.csv"'
-        return answer
+        return _file(row.figures, f"{row.account.name}-{row.day}")
 
     def so_far(self, request: HttpRequest, account_id: int) -> HttpResponse:
         """The day that runs, counted now. Stores nothing."""
+        account = self._account(request, account_id)
+        try:
+            figures = figures_of(account, None, database_now())
+        except (NoReport, CalendarUnknown) as error:
+            return self._without(request, account, error)
+        title = f"{figures['day']} so far: {account}"
+        csv = reverse("admin:reconciliation_dailyreport_so_far_csv", args=(account.pk,))
+        return self.answer(
+            request, self.page_template, title, tables=tables(figures), so_far=True, csv=csv
+        )
+
+    def so_far_csv(self, request: HttpRequest, account_id: int) -> HttpResponse:
+        account = self._account(request, account_id)
+        try:
+            figures = figures_of(account, None, database_now())
+        except (NoReport, CalendarUnknown) as error:
+            return self._without(request, account, error)
+        return _file(figures, f"{account.name}-{figures['day']}-so-far")
+
+    def _account(self, request: HttpRequest, account_id: int) -> BrokerAccount:
         if not self.has_view_permission(request):
             raise PermissionDenied
         account = BrokerAccount.served().filter(pk=account_id).first()
         if account is None:
             raise Http404("There is no such account at this broker.")
-        try:
-            figures = figures_of(account, None, database_now())
-        except (NoReport, CalendarUnknown) as error:
-            raise Http404(str(error)) from error
-        title = f"{figures['day']} so far: {account}"
-        return self.answer(request, self.page_template, title, tables=tables(figures), so_far=True)
+        return account
+
+    def _without(
+        self, request: HttpRequest, account: BrokerAccount, error: Exception
+    ) -> HttpResponse:
+        """Says why there is none."""
+        title = f"No report: {account}"
+        return self.answer(request, self.page_template, title, status=404, why_none=str(error))
+
+
+def _file(figures: Mapping[str, Any], name: str) -> HttpResponse:
+    answer = HttpResponse(as_csv(tables(figures)), content_type="text/csv; charset=utf-8")
+    answer["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+    return answer

@@ -30,7 +30,7 @@ def decide(page: ReadOnlyAdmin[Correction], request: HttpRequest, key: int) -> H
         return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
     row = page.find(request, key)
     if not corrections.may_decide(row, person(request)):
-        raise PermissionDenied("You may not decide this correction.")
+        return _not_theirs(page, request, row)
     if request.method != "POST":
         return _form(page, request, row)
     comment = request.POST.get("comment", "").strip()
@@ -50,8 +50,8 @@ def decide(page: ReadOnlyAdmin[Correction], request: HttpRequest, key: int) -> H
             comment=comment,
             account_name=request.POST.get("account_name", "").strip() or None,
         )
-    except MayNotDecide as refused:
-        raise PermissionDenied(str(refused)) from refused
+    except MayNotDecide:
+        return _not_theirs(page, request, row)
     except ValueError as refused:
         return _form(page, request, row, status=400, error=str(refused))
     except NotDecided as refused:
@@ -71,6 +71,15 @@ def decide(page: ReadOnlyAdmin[Correction], request: HttpRequest, key: int) -> H
     return HttpResponseRedirect(
         reverse("admin:reconciliation_correction_change", args=(decided.pk,))
     )
+
+
+def _not_theirs(
+    page: ReadOnlyAdmin[Correction], request: HttpRequest, row: Correction
+) -> HttpResponse:
+    if row.proposed_by_id != person(request).pk:
+        raise PermissionDenied("You may not decide this correction.")
+    refused = "You proposed it: somebody else decides it."
+    return _form(page, request, row, status=403, refused=refused, deciding=False)
 
 
 def _form(

@@ -10,7 +10,8 @@ from django.db.models import F, OuterRef, Q, Subquery, Sum, Value
 from django.db.models.functions import Abs, Coalesce
 
 from ordinis.console import text
-from ordinis.console.evidence import order_words, price_of
+from ordinis.console.breaks_text import order_words
+from ordinis.console.evidence import price_of
 from positions import sectors
 from positions.ledger import Holding, after_split, realized
 from positions.models import UNKNOWN_SECTOR, Instrument, Position

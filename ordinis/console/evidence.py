@@ -9,6 +9,7 @@ from typing import Final
 
 from ordinis.console import text
 from ordinis.console.breaks_evidence import Trail, trail
+from ordinis.console.breaks_text import order_words
 from positions.ledger import cash_of
 from positions.models import Position
 from reconciliation.models import Correction
@@ -70,13 +71,6 @@ def action(correction: Correction) -> str:
             return f"SEND AN ORDER to {order_words(correction)}"
         case _:
             return f"add {shown} {symbol} to the book"
-
-
-def order_words(correction: Correction) -> str:
-    """The trade that brings the broker back to our book: buy 40 AAPL."""
-    assert correction.position is not None, "a trade is of a position"
-    side = "sell" if correction.difference > 0 else "buy"
-    return f"{side} {text.shares(abs(correction.difference))} {correction.position.symbol}"
 
 
 def price_of(correction: Correction) -> Decimal | None:

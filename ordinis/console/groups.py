@@ -36,6 +36,7 @@ _OPERATOR: Final = frozenset(
     {
         "alerts.close_alert",
         "alerts.send_test_alert",
+        "orders.cancel_order",
         "reconciliation.add_reconciliationreport",
         "reconciliation.propose_correction",
         "reconciliation.work_on_break",

@@ -72,6 +72,7 @@ def today(user: User, header: Header) -> Today:
     items = [
         *breaks,
         *_late(header),
+        *_unwatched(header),
         *_unresolved(),
         *_limits(user),
         *_alerts(),
@@ -163,6 +164,23 @@ def _late(header: Header) -> list[Item]:
     ]
 
 
+def _unwatched(header: Header) -> list[Item]:
+    return [
+        Item(
+            key=f"unwatched-{sync.account.pk}",
+            tone="amber",
+            word="To look at",
+            what=f"{sync.account} is not compared with its broker",
+            detail="Reconcile mode is off: no difference is seen, and no break is opened.",
+            since=None,
+            url=reverse("admin:risk_risklimits_changelist"),
+            action="See the limits",
+        )
+        for sync in header.syncs
+        if not sync.watched
+    ]
+
+
 def _unresolved() -> list[Item]:
     rows = Order.objects.filter(status=statuses.UNRESOLVED)[:SHOWN]
     return [
@@ -231,7 +249,7 @@ def _alerts() -> list[Item]:
             key=f"alert-{row.pk}",
             tone="red" if row.severity == Alert.Severity.CRITICAL else "amber",
             word=row.get_severity_display(),
-            what=row.code.replace("_", " ").capitalize(),
+            what=row.words,
             detail=row.message,
             since=row.first_seen,
             url=reverse("admin:alerts_alert_change", args=(row.pk,)),

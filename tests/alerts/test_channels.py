@@ -35,6 +35,9 @@ def test_commas_belong_to_an_address_unless_a_name_follows(monkeypatch: pytest.M
         ("ops=nonsense://secret-path", "ops"),
         ("ops=", "ops"),
         (f"ops={GOOD},ops={GOOD}", "ops"),
+        (f"mail={GOOD},Bad Name=foo://secret-path", "ORDINIS_ALERT_URLS"),
+        (f"mail={GOOD}, foo://secret-path", "ORDINIS_ALERT_URLS"),
+        (f"mail={GOOD},=foo://secret-path", "ORDINIS_ALERT_URLS"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_said_and_left_out(
@@ -47,6 +50,46 @@ def test_an_address_that_cannot_be_used_is_said_and_left_out(
     assert list(found.faults) == [fault]
     assert "secret-path" not in str(found.faults)
     assert "desk" in found.names
+    assert ("mail" in found.names) is ("mail" in urls)
+
+
+def test_every_entry_with_a_bad_name_is_named_and_the_good_ones_keep_their_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bad = "Bad Name=foo://secret-path,t0ken Of Ann=json://x"
+    monkeypatch.setenv("ORDINIS_ALERT_URLS", f"ops={GOOD},{bad}")
+
+    found = configured()
+
+    assert [(channel.name, channel.address) for channel in found.channels] == [("ops", GOOD)]
+    said = found.faults["ORDINIS_ALERT_URLS"]
+    assert "Entry 2 (Bad Name) of ORDINIS_ALERT_URLS" in said
+    assert "Entry 3 of ORDINIS_ALERT_URLS" in said
+    assert "t0ken" not in said
+
+
+def test_a_rule_for_an_unknown_channel_says_that_there_is_none_of_this_name(
+    monkeypatch: pytest.MonkeyPatch, settings: LazySettings
+) -> None:
+    monkeypatch.setenv("ORDINIS_ALERT_URLS", f"ops={GOOD}")
+    settings.ALERT_RULES = "nobody:warning,ops:critical,ops:loud"
+
+    said = configured().faults["ORDINIS_ALERT_RULES"]
+
+    assert (
+        "Entry 1 of ORDINIS_ALERT_RULES is for the channel nobody, and ORDINIS_ALERT_URLS has no "
+        "channel of this name; it has ops."
+    ) in said
+    assert "Entry 3 of ORDINIS_ALERT_RULES can't be used." in said
+
+
+def test_a_rule_for_a_channel_whose_address_cannot_be_used_is_no_fault_of_the_rules(
+    monkeypatch: pytest.MonkeyPatch, settings: LazySettings
+) -> None:
+    monkeypatch.setenv("ORDINIS_ALERT_URLS", "ops=nonsense://secret-path")
+    settings.ALERT_RULES = "ops:critical"
+
+    assert list(configured().faults) == ["ops"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +150,7 @@ def test_a_bad_address_is_an_alert_on_the_channels_that_work_until_it_is_mended(
     tell()
     tell()
 
-    assert ops.titles == ["SIMULATED · To act on: Alert channels wrong"]
+    assert ops.titles == ["SIMULATED · To act on: Alert channel or rule unusable"]
     assert "channel mail" in ops.last
     assert "secret-path" not in ops.last
     finding = _alert_channels()
@@ -117,7 +160,7 @@ def test_a_bad_address_is_an_alert_on_the_channels_that_work_until_it_is_mended(
     monkeypatch.setenv("ORDINIS_ALERT_URLS", f"ops={ops.address}")
     tell()
 
-    assert ops.titles[-1] == "SIMULATED · Over: Alert channels wrong"
+    assert ops.titles[-1] == "SIMULATED · Over: Alert channel or rule unusable"
     assert _alert_channels().status == "ok"
 
 

@@ -85,7 +85,7 @@ def test_a_channel_that_fails_is_tried_again_later_and_later(ops: Receiver, prob
     pass_time(minutes=5)
     tell()
 
-    assert ops.titles[:1] == ["SIMULATED · main · To act on: Stream down"]
+    assert ops.titles[:1] == ["SIMULATED · main · To act on: Broker's stream down"]
     assert states() == ["sent"]
     assert AlertChannel.objects.get().failures == 0
 
@@ -162,7 +162,7 @@ def test_a_dead_channel_is_told_on_another_and_so_is_its_return(
     tell()
 
     assert mail.titles[-1] == "SIMULATED · Over: Alert channel dead"
-    assert any("Stream down" in title for title in ops.titles)
+    assert any("Broker's stream down" in title for title in ops.titles)
     assert not Alert.objects.filter(code="alert_channel_dead", ended_at=None).exists()
 
 

@@ -55,7 +55,7 @@ def test_an_alert_of_the_whole_installation_is_shown_on_all_pages(
     client = browse("Viewer")
 
     assert "The whole installation" in page(client, alert)
-    assert "Process silent" in client.get("/").content.decode()
+    assert "Process without a sign of life" in client.get("/").content.decode()
     assert "no channel is set up" in client.get(LIST).content.decode()
 
 
@@ -101,6 +101,6 @@ def test_a_person_marks_an_incident_that_nothing_ends_as_seen_to(
     tell()
 
     assert Alert.objects.get().ended_at is not None
-    assert ops.titles[-1] == "SIMULATED · main · Over: Late report"
+    assert ops.titles[-1] == "SIMULATED · main · Over: Late report on an order"
     assert states() == ["sent", "sent"]
     assert "Mark as seen to" not in page(client, alert)

@@ -45,13 +45,13 @@ def test_a_silent_process_is_an_alert_until_it_is_back(ops: Receiver, name: str)
     assert silence.look_at(name)
     assert silence.look_at(name)
     tell()
-    assert ops.titles == ["SIMULATED · To act on: Process silent"]
+    assert ops.titles == ["SIMULATED · To act on: Process without a sign of life"]
     assert Alert.objects.get().seen_count == 1
 
     alive(name)
     silence.look_at(name)
     tell()
-    assert ops.titles[-1] == "SIMULATED · Over: Process silent"
+    assert ops.titles[-1] == "SIMULATED · Over: Process without a sign of life"
 
 
 def test_a_stream_that_said_itself_that_it_is_down_is_not_told_twice(problem: Raise) -> None:

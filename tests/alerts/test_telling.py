@@ -1,17 +1,20 @@
 """A problem is told once, again while it stands, and once more when it is over."""
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 from django.conf import LazySettings
+from django.conf import settings as settings_
 from django.db import connection, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from ordinis.accounts.models import BrokerAccount
+from ordinis.alerts import kinds
 from ordinis.alerts.channels import configured
 from ordinis.alerts.jobs import tell
 from ordinis.alerts.models import Alert, AlertMessage, end_alert, raise_alert
@@ -33,7 +36,7 @@ def test_a_problem_that_stands_is_told_once(ops: Receiver, problem: Raise) -> No
     problem()
     tell()
 
-    assert ops.titles == ["SIMULATED · main · To act on: Stream down"]
+    assert ops.titles == ["SIMULATED · main · To act on: Broker's stream down"]
     assert "The stream is down." in ops.last
     assert ops.messages[0]["type"] == "failure"
     assert states() == ["sent"]
@@ -67,6 +70,63 @@ def test_the_message_links_to_the_page_of_the_alert(
     assert ops.last.endswith(f"https://desk.example{page}")
 
 
+@pytest.mark.parametrize(
+    ("code", "subject", "page"),
+    [
+        ("break_orphan", "AAPL", "admin:reconciliation_break_changelist"),
+        ("break_escalated", "BRK.B", "admin:reconciliation_break_changelist"),
+        ("break_order_fill", "fill/17", None),
+        ("break_cash", "cash", None),
+        ("stream_down", "MAIN", None),
+    ],
+)
+def test_the_message_of_a_position_s_break_links_to_the_break(
+    ops: Receiver,
+    problem: Raise,
+    settings: LazySettings,
+    code: str,
+    subject: str,
+    page: str | None,
+) -> None:
+    settings.CONSOLE_URL = "https://desk.example"
+    alert = problem(code, subject)
+    tell()
+    told = ops.last
+    end(alert)
+    tell()
+
+    of_alert = reverse("admin:alerts_alert_change", args=(alert.pk,))
+    for said, state in ((told, "open"), (ops.last, "ended")):
+        link = f"{reverse(page)}?q={subject}&state={state}" if page else of_alert
+        assert said.endswith(f"\nhttps://desk.example{link}")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("break_order_external", "Open order that was not placed here"),
+        ("scorecard_order_error_rate", "Scorecard order error rate"),
+    ],
+)
+def test_the_title_says_the_kind_in_plain_words_and_an_unknown_one_as_its_code(
+    ops: Receiver, problem: Raise, code: str, words: str
+) -> None:
+    problem(code)
+
+    tell()
+
+    assert ops.titles == [f"SIMULATED · main · To act on: {words}"]
+
+
+def test_every_kind_that_is_documented_has_words() -> None:
+    page = (settings_.BASE_DIR / "docs" / "alerts.md").read_text().partition("## The codes")[2]
+    firsts = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    codes = {code for cell in firsts for code in re.findall(r"`(\w+)`", cell)}
+
+    assert len(codes) > 35
+    assert codes <= set(kinds._WORDS)
+
+
 def test_twelve_orphans_make_one_message(ops: Receiver, problem: Raise) -> None:
     problem("polls_held_back", severity=WARNING, message="Polls are slow.")
     for number in range(12):
@@ -75,7 +135,9 @@ def test_twelve_orphans_make_one_message(ops: Receiver, problem: Raise) -> None:
     tell()
 
     assert ops.titles == ["SIMULATED · main · 12 to act on, 1 to look at"]
-    assert ops.last.startswith("To act on: Break orphan (12)\n- S0: our book says 0.")
+    assert ops.last.startswith(
+        "To act on: Position at the broker only (12)\n- S0: our book says 0."
+    )
     assert states() == ["sent"] * 13
 
 
@@ -110,7 +172,7 @@ def test_what_comes_within_the_window_goes_into_one_message(
     pass_time(seconds=2)
     tell()
 
-    assert ops.titles == ["SIMULATED · main · To act on: Break orphan (2)"]
+    assert ops.titles == ["SIMULATED · main · To act on: Position at the broker only (2)"]
 
 
 @pytest.mark.parametrize(
@@ -143,8 +205,8 @@ def test_a_problem_that_becomes_critical_is_told_at_once(ops: Receiver, problem:
     tell()
 
     assert [title.rpartition(" · ")[2] for title in ops.titles] == [
-        "To look at: Stream down",
-        "To act on: Stream down",
+        "To look at: Broker's stream down",
+        "To act on: Broker's stream down",
     ]
     assert Alert.objects.get().severity == "critical"
 
@@ -158,7 +220,8 @@ def test_the_end_of_a_problem_that_was_told_is_told_once(ops: Receiver, problem:
     tell()
 
     assert len(ops.messages) == 2
-    assert ops.titles[-1] == "SIMULATED · main · Over: Stream down"
+    assert ops.titles[-1] == "SIMULATED · main · Over: Broker's stream down"
+    assert re.search(r"- Over after \d s\. It was: The stream is down\.$", ops.last)
     assert ops.messages[-1]["type"] == "success"
 
 
@@ -195,8 +258,8 @@ def test_a_critical_problem_is_told_though_it_is_over(ops: Receiver, problem: Ra
     tell()
 
     assert [title.rpartition(" · ")[2] for title in ops.titles] == [
-        "To act on: Stream down",
-        "Over: Stream down",
+        "To act on: Broker's stream down",
+        "Over: Broker's stream down",
     ]
 
 
@@ -280,7 +343,9 @@ def test_without_a_channel_alerts_stay_in_the_console_and_nothing_piles_up(
     pass_time(minutes=61)
     tell()
 
-    assert receiver.titles == ["SIMULATED · main · To act on: Books old"]
+    assert receiver.titles == [
+        "SIMULATED · main · To act on: Book not compared with the broker for long"
+    ]
     assert "Still" not in receiver.last
     assert AlertMessage.objects.get().alert == standing
 
@@ -340,13 +405,15 @@ def test_an_alert_that_other_work_holds_is_left_for_the_next_run(
     holder.start()
     assert held.wait(10)
     tell()
-    assert ops.titles == ["SIMULATED · main · To act on: Stream down"]
+    assert ops.titles == ["SIMULATED · main · To act on: Broker's stream down"]
     done.set()
     holder.join(10)
 
     tell()
 
-    assert ops.titles[1:] == ["SIMULATED · main · To act on: Books old"]
+    assert ops.titles[1:] == [
+        "SIMULATED · main · To act on: Book not compared with the broker for long"
+    ]
 
 
 def test_raising_and_ending_take_two_statements_and_one(
@@ -369,4 +436,4 @@ def test_a_problem_of_the_whole_installation_stands_once(ops: Receiver, problem:
     tell()
 
     assert Alert.objects.get().seen_count == 2
-    assert ops.titles == ["SIMULATED · To act on: Stream down"]
+    assert ops.titles == ["SIMULATED · To act on: Broker's stream down"]

@@ -1,6 +1,9 @@
 """The work queue of breaks and a break's own page: what they show, who may do what, that no look
 changes anything."""
 
+import json
+import zlib
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,9 +16,10 @@ from django.utils import timezone
 
 from orders.models import Order
 from ordinis.accounts.models import BrokerAccount, Strategy
+from positions.ledger import book, lock_position
 from positions.models import LedgerEntry, Position
 from reconciliation import history, queue
-from reconciliation.models import Break, BreakEvent, BrokerActivity, Correction, Kind
+from reconciliation.models import Break, BreakEvent, BrokerActivity, Correction, Kind, Snapshot
 from reconciliation.run import reconcile
 from tests.conftest import hold, quote, sent
 from tests.console.conftest import Browse, Person, broken, held, waiting, words
@@ -132,7 +136,7 @@ KINDS: list[tuple[str, dict[str, Any], str, str]] = [
     (
         Kind.MASS,
         {"subject": "account/positions", "symbol": ""},
-        "All positions To look at Mass difference 100 60 −40",
+        "All positions To look at Mass difference 100 compared 60 agree 40 differ",
         "Of 100 positions and open orders compared, 40 differ.",
     ),
     (
@@ -401,7 +405,7 @@ def test_nothing_is_approved_from_the_list_and_what_has_ended_is_not_chosen(
 # --- who may ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("group", ["Viewer", "Approver", "Risk manager", "Administrator"])
+@pytest.mark.parametrize("group", ["Viewer", "Risk manager", "Administrator"])
 def test_who_may_not_work_on_breaks_sees_no_form_and_gets_403(
     browse: Browse, account: BrokerAccount, group: str
 ) -> None:
@@ -585,6 +589,7 @@ def test_a_mass_difference_leads_to_the_emergency_rebuild(
     assert f'href="/reconciliation/rebuild/now/?account={account.pk}"' in page
     assert "Of 100 positions and open orders compared, 40 differ." in page
     assert f"{LIST}{row.pk}/propose/" not in page
+    assert "Figure Compared Agree Differ Positions and open orders 100 60 40" in words(page)
 
 
 def test_a_long_history_takes_as_many_queries_as_a_short_one(
@@ -811,3 +816,161 @@ def test_what_is_no_external_order_is_not_adopted(
     assert "Only an external order can be adopted" in answer.content.decode()
     assert not Position.objects.exists()
     assert not Strategy.objects.exists()
+
+
+# --- an order that was not placed here ----------------------------------------------------------
+
+
+def looked(account: BrokerAccount, orders: list[Any], *, ago: int = 0) -> Snapshot:
+    """What the broker answered, so many seconds ago."""
+    told = zlib.compress(json.dumps({"orders": orders}).encode())
+    at = timezone.now() - timedelta(seconds=ago)
+    return Snapshot.objects.create(account=account, asked_at=at, complete=True, evidence=told)
+
+
+THEIRS = {
+    "id": "b-1",
+    "client_order_id": "<b>desk-7</b>",
+    "side": "sell",
+    "type": "stop_limit",
+    "qty": "1200",
+    "limit_price": "250.5",
+    "stop_price": "n/a",
+    "time_in_force": "gtc",
+    "submitted_at": "2026-01-05T15:00:00.123456789Z",
+}
+
+
+def external(account: BrokerAccount, **given: Any) -> Break:
+    subject = {"subject": "order/b-1", "broker_order_id": "b-1"}
+    return broken(account, Kind.ORDER_EXTERNAL, **{**subject, **given})
+
+
+def test_an_order_placed_elsewhere_shows_its_terms_as_text(
+    browse: Browse, account: BrokerAccount
+) -> None:
+    row = external(account)
+    told = looked(account, ["?", {"id": "b-0", "side": "buy"}, THEIRS])
+    Snapshot.objects.create(account=account, asked_at=timezone.now(), complete=True, same_as=told)
+
+    page = browse("Viewer").get(page_of(row)).content.decode()
+
+    for shown_term in (
+        "Side Sell Shares 1,200",
+        "Type Stop limit Limit price $250.50 Stop price n/a Time in force gtc",
+        "At the broker since Jan 5",
+        "10:00:00 ET",
+    ):
+        assert shown_term in words(page)
+    assert "&lt;b&gt;desk-7&lt;/b&gt;" in page
+    assert "<b>desk-7" not in page
+
+
+def test_an_order_that_has_gone_shows_the_terms_it_had_when_it_was_seen_last(
+    browse: Browse, account: BrokerAccount
+) -> None:
+    now = timezone.now()
+    looked(account, [THEIRS], ago=60)
+    looked(account, [], ago=1)
+    seen = now - timedelta(seconds=30)
+    row = external(account, last_seen=seen, status=Status.HEALED, ended_at=now)
+
+    assert "Side Sell Shares 1,200" in shown(browse("Viewer"), page_of(row))
+
+
+@pytest.mark.parametrize("orders", [[], {"b-1": 1}, [{"id": "b-2"}], [None], [{"id": "b-1"}]])
+def test_terms_that_the_broker_did_not_tell_are_not_shown(
+    browse: Browse, account: BrokerAccount, orders: Any
+) -> None:
+    row = external(account)
+    client = browse("Viewer")
+
+    assert "The order at the broker" not in shown(client, page_of(row))
+    looked(account, orders)
+    assert "The order at the broker" not in shown(client, page_of(row))
+
+
+# --- in the right words -------------------------------------------------------------------------
+
+
+def test_what_has_ended_is_told_as_past_and_not_as_to_act_on(
+    browse: Browse, account: BrokerAccount
+) -> None:
+    row = broken(account, severity="critical", status=Status.HEALED, ended_at=timezone.now())
+
+    page = shown(browse("Viewer"), page_of(row))
+
+    assert "Was: “Our book says 100, the broker 60: −40 shares.” Worth $8,400.00 then." in page
+    assert "To act on" not in page
+
+
+def test_who_proposes_is_told_who_decides(
+    browse: Browse, account: BrokerAccount, person: Person
+) -> None:
+    row = broken(account)
+    alone = browse("Operator", "Approver")
+    yours = "Nobody else may decide it: you can, by typing the account's name."
+
+    by_oneself = shown(alone, page_of(row))
+    person("other", "Approver")
+    by_another = shown(alone, page_of(row))
+
+    assert yours in by_oneself
+    assert "Somebody else" not in by_oneself
+    assert "Our book takes over what the broker says then. Somebody else decides it." in by_another
+    assert yours not in by_another
+
+
+@pytest.mark.parametrize(("brokers", "does"), [("105", "Sell 5 AAPL"), ("97.5", "Buy 2.5 AAPL")])
+def test_a_trade_is_called_what_it_does(
+    browse: Browse, account: BrokerAccount, brokers: str, does: str
+) -> None:
+    correction = waiting(account)
+    Correction.objects.update(kind=Correction.Kind.TRADE, broker=Decimal(brokers))
+    correction.refresh_from_db()
+    client = browse("Approver")
+    address = f"/reconciliation/correction/{correction.pk}/"
+
+    assert f"Correction {correction.pk}: {does}" in shown(client, f"{address}change/")
+    assert f"Decide correction {correction.pk}: {does}" in shown(client, f"{address}decide/")
+    assert does in shown(client, "/reconciliation/correction/")
+    assert f"Correction {correction.pk}: {does}" in shown(client, page_of(correction.subject))
+    assert str(correction) == does[0].lower() + does[1:]
+
+
+def test_a_correction_is_written_with_a_sign_and_thousands(account: BrokerAccount) -> None:
+    position = Position(account=account, symbol="AAPL")
+    sides = {"local": Decimal("64440.64"), "broker": Decimal(0)}
+
+    assert str(Correction(kind="position", position=position, **sides)) == "−64,440.64 AAPL"
+    assert str(Correction(kind="cash", **sides)) == "−$64,440.64 of cash"
+
+
+def test_the_ledger_says_in_words_what_made_each_entry(
+    browse: Browse, account: BrokerAccount
+) -> None:
+    order = an_order(account)
+    position = held(account, "AAPL", "100")
+    for cause in (f"{order.pk}/2/restored", f"{order.pk}/3/reversed", f"{order.pk}/e-1"):
+        booked(position, cause)
+    booked(position, "rebuild/2/AAPL")
+
+    page = browse("Viewer").get(f"/positions/position/{position.pk}/change/").content.decode()
+
+    link = f'<a href="/orders/order/{order.pk}/change/">'
+    assert f"{link}Brought back by an order</a>" in page
+    assert f"{link}Late fill, in the figures taken over already</a>" in page
+    assert f"{link}Order fill</a>" in page
+    assert '<a href="/reconciliation/rebuild/2/change/">Emergency rebuild 2</a>' in page
+
+
+def booked(position: Position, cause: str) -> None:
+    with transaction.atomic():
+        book(
+            lock_position(position.account_id, position.symbol),
+            kind=LedgerEntry.Kind.CORRECTION,
+            cause=cause,
+            qty=Decimal(-1),
+            price=None,
+            occurred_at=timezone.now(),
+        )

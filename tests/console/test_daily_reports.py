@@ -244,7 +244,7 @@ def test_the_day_so_far_is_counted_and_not_kept(browse: Browse, account: BrokerA
 
     assert "So far: the day is not over." in page
     assert "So far" in cells_of(page)
-    assert "CSV</a>" not in page
+    assert f'href="{LIST}so-far/{account.pk}/csv/">CSV</a>' in page
     assert not DailyReport.objects.exists()
     assert page_of(browse("Operator"), LIST).count(f"{LIST}so-far/{account.pk}/") == 1
 

@@ -55,7 +55,9 @@ def test_looking_changes_nothing(browse: Browse, correction: Correction) -> None
 def test_who_may_not_decide_gets_403(browse: Browse, correction: Correction, group: str) -> None:
     client = browse(group)
 
-    assert client.get(address(correction)).status_code == 403
+    looked = client.get(address(correction))
+    assert looked.status_code == 403
+    assert "You may not decide this correction." in looked.content.decode()
     given = {"decision": "approve", "comment": "I want it."}
     assert client.post(address(correction), given).status_code == 403
     assert unchanged(correction)
@@ -75,9 +77,13 @@ def test_nobody_decides_their_own_proposal_while_somebody_else_could(
     correction = waiting(account, by=proposer)
     client = logged_in(proposer)
 
-    assert client.get(address(correction)).status_code == 403
     given = {"decision": "approve", "comment": "Mine.", "account_name": account.name}
-    assert client.post(address(correction), given).status_code == 403
+    for answer in (client.get(address(correction)), client.post(address(correction), given)):
+        assert answer.status_code == 403
+        page = answer.content.decode()
+        assert "You proposed it: somebody else decides it." in page
+        assert 'name="decision"' not in page
+        assert "Ask an administrator" not in page
     assert unchanged(correction)
 
 

@@ -17,6 +17,7 @@ from ordinis.accounts.models import ApiToken, BrokerAccount, Strategy
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.console import text
 from reconciliation.models import Correction, ReconciliationReport
+from risk.limits import change
 from tests.console.conftest import Browse, held
 
 
@@ -40,6 +41,21 @@ def test_today_is_quiet_when_all_is_well(browse: Browse, account: BrokerAccount)
     assert "Book equals broker" in page
     assert 'badge amber"' not in page
     assert 'badge red"' not in page
+
+
+@pytest.mark.parametrize(("mode", "told"), [("off", True), ("read_only", False)])
+def test_today_says_that_an_account_is_not_compared(
+    browse: Browse, account: BrokerAccount, mode: str, told: bool
+) -> None:
+    values = {"reconcile_mode": mode}
+    change(account=account, strategy=None, values=values, reason="So be it.", actor="ann")
+    compared(account, ago=5)
+
+    page = browse("Viewer").get("/").content.decode()
+
+    assert ("main is not compared with its broker" in page) is told
+    assert ("All in order" in page) is not told
+    assert ('id="unwatched-' in page and 'href="/risk/risklimits/"' in page) is told
 
 
 def test_today_names_what_is_held_and_has_no_sector(browse: Browse, account: BrokerAccount) -> None:

@@ -89,11 +89,12 @@ def test_a_report_tells_every_difference_what_explains_it_and_what_was_done(
     row = report(
         account,
         source="second_look",
-        differences_count=4,
+        differences_count=5,
         differences=[
             a_difference(),
             a_difference(kind="cash", subject="account/cash", symbol="", explanation=""),
             a_difference(kind="order_status", subject="order/b-1", local="new", broker="canceled"),
+            a_difference(kind="mass", subject="account/positions", symbol="", explanation=""),
         ],
         actions=[did("opened"), did("proposed"), did("healed", "position/KO")],
     )
@@ -106,10 +107,11 @@ def test_a_report_tells_every_difference_what_explains_it_and_what_was_done(
     assert "Cash Cash $100.00 $60.00 $8,400.00 – –" in page
     assert "AAPL Order status New Cancelled" in page
     assert "KO Quantity – – – Healed: both sides agree again –" in page
-    assert "4 differences were counted; the first 3 are kept." in page
+    assert "Positions Mass difference 100 compared 60 agree $8,400.00 – –" in page
+    assert "5 differences were counted; the first 4 are kept." in page
     assert "412 ms, of it asking the broker 398 ms" in page
     assert "Asked for by A second look" in page
-    assert "4 differences" in page
+    assert "5 differences" in page
 
 
 def test_a_dry_run_says_what_would_be_done_and_nothing_else(

@@ -1,11 +1,14 @@
 """The daily report: known rows give exactly these figures, once a day, and nothing after it."""
 
+import os
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -24,6 +27,7 @@ from reconciliation.models import (
 )
 from risk.figures import database_now
 from risk.models import TradingChange
+from tests.console.conftest import Browse, browse, cheap_passwords, person
 from tests.reconciliation.days import (
     BEGINS,
     DUE,
@@ -37,6 +41,7 @@ from tests.reconciliation.days import (
 )
 
 SECOND = timedelta(seconds=1)
+__all__ = ["browse", "cheap_passwords", "person"]  # fixtures
 
 
 @pytest.fixture
@@ -303,6 +308,20 @@ def test_the_longest_gap_counts_from_the_open_and_only_in_market_hours(
     compared(account, et("15:30:00"))
 
     assert figures(account)["reconciliation"]["longest_gap_seconds"] == "10800"
+
+
+@pytest.mark.parametrize(
+    ("opened_at", "seconds"), [("15:00:00", "1800"), ("09:00:00", "21000"), ("16:05:00", None)]
+)
+def test_the_longest_gap_does_not_count_the_time_before_the_book_was_opened(
+    account: BrokerAccount, opened_at: str, seconds: str | None
+) -> None:
+    BrokerAccount.objects.update(opened_at=et(opened_at))
+    account.refresh_from_db()
+    compared(account, et("15:20:00"))
+    compared(account, et("15:30:00"))
+
+    assert figures(account)["reconciliation"]["longest_gap_seconds"] == seconds
 
 
 def test_a_day_without_a_comparison_in_market_hours_is_one_gap(account: BrokerAccount) -> None:
@@ -590,6 +609,70 @@ def test_a_day_without_trading_or_to_come_has_no_report(account: BrokerAccount) 
         daily.figures_of(account, date(2026, 11, 21), DUE)
     with pytest.raises(daily.NoReport, match="has not begun"):
         daily.figures_of(account, date(2026, 11, 24), DUE)
+
+
+def test_a_day_before_the_book_was_opened_has_no_report_and_no_scorecard(
+    account: BrokerAccount,
+) -> None:
+    BrokerAccount.objects.update(opened_at=ENDS)
+    account.refresh_from_db()
+
+    with pytest.raises(daily.NoReport, match="opened at 2026-11-20 21:10:00 UTC, after 2026-11-20"):
+        figures(account)
+    with pytest.raises(CommandError, match="nothing is known of that day"):
+        call_command("report", "--date", "2026-11-20")
+    BrokerAccount.objects.update(opened_at=ENDS - SECOND)
+    account.refresh_from_db()
+    assert figures(account)["day"] == "2026-11-20"
+
+
+def test_an_account_whose_book_is_not_open_has_no_report_and_hides_no_other(
+    account: BrokerAccount,
+) -> None:
+    new = opened("anew", opened_at=None)
+    out = StringIO()
+
+    with pytest.raises(daily.NoReport, match="The book of anew has not been opened yet"):
+        daily.figures_of(new, None, DUE)
+    with pytest.raises(CommandError, match="The book of anew has not been opened yet"):
+        call_command("report", stdout=out)
+    assert "main (simulated)" in out.getvalue()
+
+
+def test_the_page_of_a_day_without_a_report_says_why(browse: Browse) -> None:
+    new = opened("anew", opened_at=None)
+    client = browse("Viewer")
+
+    for address in ("", "csv/"):
+        answer = client.get(f"/reconciliation/dailyreport/so-far/{new.pk}/{address}")
+
+        assert answer.status_code == 404
+        page = answer.content.decode()
+        assert "The book of anew has not been opened yet" in page
+        assert "yes</td>" not in page
+        assert "CSV</a>" not in page
+
+
+def test_the_day_so_far_comes_as_csv_too(browse: Browse, account: BrokerAccount) -> None:
+    answer = browse("Viewer").get(f"/reconciliation/dailyreport/so-far/{account.pk}/csv/")
+
+    day = day_at(database_now()).day
+    name = f'attachment; filename="main-{day}-so-far.csv"'
+    assert answer.headers["Content-Disposition"] == name
+    assert "Report,State,So far\r\n" in answer.content.decode()
+    assert not DailyReport.objects.exists()
+    assert browse().get(answer.request["PATH_INFO"]).status_code == 403
+
+
+def test_the_command_ends_quietly_when_nobody_reads_on(account: BrokerAccount) -> None:
+    read, write = os.pipe()
+    os.close(read)
+
+    with open(write, "w") as out:
+        call_command("report", stdout=out)
+
+        # What is still to be written at the end of the process goes nowhere.
+        assert os.fstat(out.fileno()).st_rdev == os.stat(os.devnull).st_rdev
 
 
 def test_rolling_figures_add_up_the_reports_of_the_days_before(

@@ -113,11 +113,19 @@ def cause(entry: LedgerEntry) -> SafeString:
     """What made a ledger entry, linked to the page where it is explained."""
     if found := _ORDER_CAUSE.match(entry.cause):
         address = reverse("admin:orders_order_change", args=(found["id"],))
+        if entry.cause.endswith("/restored"):
+            return format_html('<a href="{}">Brought back by an order</a>', address)
+        if entry.cause.endswith("/reversed"):
+            words = "Late fill, in the figures taken over already"
+            return format_html('<a href="{}">{}</a>', address, words)
         return format_html('<a href="{}">Order fill</a>', address)
     kind, _, key = entry.cause.partition("/")
     if kind == "correction" and key.isdigit():
         address = reverse("admin:reconciliation_correction_change", args=(int(key),))
         return format_html('<a href="{}">Correction {}</a>', address, key)
+    if kind == "rebuild" and (number := key.partition("/")[0]).isdigit():
+        address = reverse("admin:reconciliation_rebuild_change", args=(int(number),))
+        return format_html('<a href="{}">Emergency rebuild {}</a>', address, number)
     if kind == "opening":
         return format_html("{}", "Taken over when the book was opened")
     return format_html("{}", entry.cause)

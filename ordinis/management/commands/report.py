@@ -1,6 +1,8 @@
 """`report`: the report of a day of the exchange, printed or as CSV."""
 
+import os
 from argparse import ArgumentParser
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
@@ -31,16 +33,30 @@ class Command(BaseCommand):
         if options["csv"] and len(accounts) > 1:
             raise CommandError("A CSV is of one account: add --account.")
         day = _day(options["date"])
+        try:
+            self._print(accounts, day, as_csv_=options["csv"])
+            self.stdout.flush()
+        except BrokenPipeError:
+            # Whoever reads has seen enough (`| head`). Else the end of the process would complain.
+            with open(os.devnull, "w") as nothing:
+                os.dup2(nothing.fileno(), self.stdout.fileno())
+
+    def _print(self, accounts: Iterable[BrokerAccount], day: date | None, *, as_csv_: bool) -> None:
+        """Each account's; those without a report are told at the end."""
+        without: list[str] = []
         for account in accounts:
             try:
                 figures = figures_of(account, day, database_now())
             except (NoReport, CalendarUnknown) as error:
-                raise CommandError(str(error)) from error
-            if options["csv"]:
+                without.append(str(error))
+                continue
+            if as_csv_:
                 self.stdout.write(as_csv(tables(figures)), ending="")
                 continue
             for line in as_lines(tables(figures)):
                 self.stdout.write(line)
+        if without:
+            raise CommandError("\n".join(dict.fromkeys(without)))
 
 
 def _day(text: str | None) -> date | None:
