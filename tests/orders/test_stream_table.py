@@ -21,7 +21,7 @@ from ordinis.verify import violations
 from positions.models import LedgerEntry, Position
 
 # An order that the broker made before ours was thought of would be another one.
-START = datetime.now(UTC).replace(microsecond=0)
+START = datetime(2099, 11, 20, 15, 0, tzinfo=UTC)
 UNHEARD_OF = "quantum_hold"
 STATUSES = (*sorted(BROKER_STATUSES), UNHEARD_OF)
 SAME = ""  # the event leaves the order's status as it is

@@ -67,6 +67,7 @@ def measure(found: dict[str, Any], key: str, window: str = "day") -> tuple[Any, 
 # --- which moments belong to which day -----------------------------------------------------
 
 
+@pytest.mark.django_db
 def test_a_day_ends_ten_minutes_after_its_close_and_the_next_begins_there() -> None:
     friday, monday = day_on(FRIDAY), day_on(date(2026, 11, 23))
 
@@ -76,6 +77,7 @@ def test_a_day_ends_ten_minutes_after_its_close_and_the_next_begins_there() -> N
     assert monday.starts == friday.ends
 
 
+@pytest.mark.django_db
 def test_a_day_that_closes_early_is_reported_early() -> None:
     after_thanksgiving = day_on(date(2026, 11, 27))
 
@@ -84,6 +86,7 @@ def test_a_day_that_closes_early_is_reported_early() -> None:
     assert after_thanksgiving.starts == et("16:10:00", date(2026, 11, 25))
 
 
+@pytest.mark.django_db
 def test_what_happens_on_a_weekend_belongs_to_monday() -> None:
     assert day_on(date(2026, 11, 21)) is None
     assert day_at(et("12:00:00", date(2026, 11, 21))).day == date(2026, 11, 23)
@@ -91,6 +94,7 @@ def test_what_happens_on_a_weekend_belongs_to_monday() -> None:
     assert day_at(ENDS - SECOND).day == FRIDAY
 
 
+@pytest.mark.django_db
 def test_the_last_five_trading_days_are_due_and_today_only_after_its_close() -> None:
     before, after = due_days(DUE - SECOND), due_days(DUE)
 
