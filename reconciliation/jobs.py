@@ -12,8 +12,8 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert, raise_alert
 from ordinis.broker.budget import Priority, priority
 from ordinis.broker.errors import BrokerError
-from reconciliation import corrections, queue, snapshots, symbols, trades
 from reconciliation import daily as daily_reports
+from reconciliation import proposals, queue, snapshots, symbols, trades
 from reconciliation.models import ReconciliationReport, Suspect
 from reconciliation.run import Busy
 from reconciliation.run import reconcile as reconcile_account
@@ -107,7 +107,7 @@ def _is_due(account: BrokerAccount, now: datetime, cadence: timedelta) -> bool:
 
 def expire() -> None:
     """Ends proposals that nobody decided in time."""
-    corrections.expire(database_now())
+    proposals.expire(database_now())
 
 
 def escalate() -> None:

@@ -26,7 +26,7 @@ from ordinis.broker.errors import BrokerError
 from ordinis.numbers import plain
 from positions.ledger import cash_of
 from positions.models import Position
-from reconciliation import breaks, causes, order_breaks, outside, snapshots
+from reconciliation import breaks, causes, looks, order_breaks, outside, snapshots
 from reconciliation.compare import BUYING_POWER, CASH, compare, uncompared
 from reconciliation.facts import Baseline, Book, BookOrder, BookPosition, Found
 from reconciliation.models import (
@@ -117,7 +117,7 @@ def _run(account: BrokerAccount, *, dry_run: bool, source: str, actor: str) -> R
         report.broker_seconds = Decimal(f"{taken.broker_seconds:.3f}")
         found, taken = _compare(account, taken, dry_run=dry_run)
         open_questions = uncompared(read_book(account, taken), taken.facts, found)
-        made = breaks.plan(account, found, taken.figures.asked_at, uncompared=open_questions)
+        made = looks.plan(account, found, taken.figures.asked_at, uncompared=open_questions)
     except BrokerError as error:
         report.complete, report.reason = False, error.message
         report.snapshot = Snapshot.objects.create(
@@ -341,7 +341,7 @@ def _critical(found: list[Found]) -> Iterator[str]:
                 )
 
 
-def _would(made: breaks.Plan) -> list[dict[str, Any]]:
+def _would(made: looks.Plan) -> list[dict[str, Any]]:
     """What carrying the plan out would do, as far as it is known without doing it."""
     done = breaks.Done()
     for step in made.steps:

@@ -29,7 +29,7 @@ from ordinis.failpoints import failpoint
 from ordinis.logging import correlation_id
 from ordinis.numbers import plain
 from positions.models import Position
-from reconciliation import corrections, history
+from reconciliation import history, proposals
 from reconciliation.models import Break, Correction, Kind
 from risk import figures
 from risk.figures import Figures
@@ -168,14 +168,14 @@ def _give_way(row: Break) -> None:
             f"The order of correction {before.pk} ({before.client_order_id}) is still under way. "
             "Wait for its end, or cancel it first."
         )
-    corrections.supersede(row, "A person proposed to trade instead.")
+    proposals.supersede(row, "A person proposed to trade instead.")
 
 
 def _store(row: Break, plan: Plan, read: Figures, *, by: User, reason: str) -> Correction:
-    facts, position = corrections.read_facts(row, Correction.Kind.TRADE, read)
+    facts, position = proposals.read_facts(row, Correction.Kind.TRADE, read)
     if abs(facts.local - facts.broker) != plan.qty:
         raise NotProposed("The position moved just now. Look at the break again.")
-    return corrections.make(
+    return proposals.make(
         row,
         Correction.Kind.TRADE,
         facts,

@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from ordinis.broker.errors import BrokerError
 from ordinis.console.pages import ReadOnlyAdmin, person
-from reconciliation import adoption, corrections, queue, trades
+from reconciliation import adoption, corrections, proposals, queue, trades
 from reconciliation.models import OF_POSITIONS, Break, Correction, Kind
 from reconciliation.queue import NotDone
 from risk import figures
@@ -130,7 +130,7 @@ def propose(page: Page, request: HttpRequest, row: Break) -> HttpResponse:
     reason = request.POST.get("comment", "").strip()[: queue.LONGEST_COMMENT]
     try:
         facts = figures.ask(row.account)
-        made = corrections.propose(row, facts, by=person(request), reason=reason)
+        made = proposals.propose(row, facts, by=person(request), reason=reason)
     except BrokerError as error:
         messages.error(request, f"The broker could not be read, nothing was proposed: {error}")
         return back

@@ -159,7 +159,7 @@ def test_a_correction_waits_while_an_order_of_its_symbol_is_unresolved(
     sim.post("/sim/faults", [{**POST_ORDERS, "kind": "drop_after"}, hidden])
     api.post("/orders", order())
     until(lambda: [o for o in sim.get("/sim/state")["orders"] if o["status"] == "filled"])
-    monkeypatch.setattr("reconciliation.breaks._RESTLESS", timedelta(0))
+    monkeypatch.setattr("reconciliation.looks._RESTLESS", timedelta(0))
     reconcile(account)
     assert Suspect.objects.count() == 1
     reconcile(account)

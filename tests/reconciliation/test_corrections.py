@@ -9,7 +9,7 @@ from django.db import IntegrityError, connection, transaction
 
 from ordinis.accounts.models import BrokerAccount
 from positions.models import LedgerEntry, Position
-from reconciliation import corrections, jobs
+from reconciliation import jobs, proposals
 from reconciliation.corrections import MayNotDecide, NotDecided, decide
 from reconciliation.models import Correction
 from reconciliation.run import reconcile
@@ -141,7 +141,7 @@ def test_who_proposed_it_may_not_decide_it_and_the_database_agrees(
     call_command("limits", "reconcile_mode=read_only", "--reason", "by hand only")
     hold(sim, "KO", "90", "60")
     row = make_break(book)
-    own = corrections.propose(row, figures.ask(book), by=approver)
+    own = proposals.propose(row, figures.ask(book), by=approver)
     assert own is not None
     User.objects.create_superuser("somebody else")
 
@@ -159,7 +159,7 @@ def test_the_only_person_decides_his_own_by_typing_the_accounts_name_and_it_is_m
     hold(sim, "KO", "90", "60")
     row = make_break(book)
     decide(waiting().pk, "reject", user=approver, comment="not yet")
-    own = corrections.propose(row, figures.ask(book), by=approver, reason="now it is right")
+    own = proposals.propose(row, figures.ask(book), by=approver, reason="now it is right")
     assert own is not None
 
     with pytest.raises(ValueError, match="main"):

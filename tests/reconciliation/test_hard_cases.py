@@ -19,7 +19,7 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.alerts.models import Alert
 from positions.ledger import cash_of
 from positions.models import LedgerEntry, Position
-from reconciliation import breaks, jobs, queue, run, snapshots
+from reconciliation import breaks, jobs, looks, queue, run, snapshots
 from reconciliation.corrections import NotDecided, decide
 from reconciliation.models import Break, Correction, ReconciliationReport, Suspect
 from reconciliation.run import reconcile
@@ -320,7 +320,7 @@ def test_a_break_that_a_person_resolved_during_a_run_raises_no_alert_that_never_
     row = make_break(book)
     quote(sim, "KO", "66")
     found, taken = run._compare(book, snapshots.take(book), dry_run=False)
-    made = breaks.plan(book, found, taken.figures.asked_at)
+    made = looks.plan(book, found, taken.figures.asked_at)
     queue.resolve(row, by=approver, comment="in order")
 
     breaks.carry_out(book, made, taken)
@@ -338,7 +338,7 @@ def test_what_a_person_resolved_during_a_run_is_not_called_healed(
     row = make_break(book)
     sim.post("/sim/account", {"buying_power": None})
     found, taken = run._compare(book, snapshots.take(book), dry_run=False)
-    made = breaks.plan(book, found, taken.figures.asked_at)
+    made = looks.plan(book, found, taken.figures.asked_at)
     queue.resolve(row, by=approver, comment="in order")
 
     breaks.carry_out(book, made, taken)

@@ -15,7 +15,7 @@ from ordinis.broker import alpaca
 from ordinis.broker.errors import BrokerUnavailable
 from positions.ledger import cash_of
 from positions.models import CashEntry, Position
-from reconciliation import corrections, snapshots
+from reconciliation import proposals, snapshots
 from reconciliation.corrections import decide
 from reconciliation.models import Break, BrokerActivity
 from reconciliation.run import reconcile
@@ -233,7 +233,7 @@ def test_a_trade_outside_keeps_its_price_while_it_waits_over_a_long_weekend(
     make_break(book)
     assert waiting().price == 70
     _days_pass(4)
-    corrections.expire(figures.database_now() + timedelta(days=4))
+    proposals.expire(figures.database_now() + timedelta(days=4))
 
     reconcile(book)
 

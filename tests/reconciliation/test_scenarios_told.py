@@ -23,7 +23,7 @@ from ordinis.broker import alpaca
 from ordinis.verify import violations
 from positions.ledger import cash_of
 from positions.models import CashEntry, LedgerEntry, Position
-from reconciliation import breaks, queue
+from reconciliation import looks, queue
 from reconciliation.corrections import NotDecided, decide
 from reconciliation.models import Break, Correction, Suspect
 from reconciliation.run import reconcile
@@ -903,7 +903,7 @@ def test_a_drift_that_changes_at_every_look_is_a_break_after_five_minutes(
         _trade_one(sim, api, order, f"restless-{number}")
     assert Break.objects.count() == 0
 
-    Suspect.objects.update(first_seen=F("first_seen") - breaks._RESTLESS)
+    Suspect.objects.update(first_seen=F("first_seen") - looks._RESTLESS)
     hold(sim, "KO", "150", "60")
     reconcile(book)
 

@@ -18,7 +18,7 @@ from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerUnavailable
 from ordinis.verify import violations
 from positions.models import LedgerEntry, Position
-from reconciliation import corrections, trades
+from reconciliation import corrections, proposals, trades
 from reconciliation.models import Break, Correction
 from reconciliation.run import reconcile
 from reconciliation.trades import NotProposed
@@ -206,7 +206,7 @@ def test_a_restoring_order_books_as_any_other_once_the_book_was_corrected_meanwh
     """Then what had left is out of the book already, and comes back with the fill."""
     sim.post("/sim/options", {"fill_delay": 3600})
     done = approve(trades.propose(sold, by=proposer, reason="back"))
-    correction = corrections.propose(sold, figures.ask(sold.account), by=proposer)
+    correction = proposals.propose(sold, figures.ask(sold.account), by=proposer)
     assert correction is not None
     approve(correction)
     assert Position.objects.get(symbol="KO").qty == 90
