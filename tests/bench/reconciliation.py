@@ -28,13 +28,14 @@ def measure() -> None:
         with SimulatorServer(seed=11 + number) as sim:
             settings.BROKER_URL = sim.url
             _adapter.cache_clear()
+            # Every simulator has the same number, and an account has one book.
+            BrokerAccount.objects.update(account_number="")
             account = BrokerAccount.objects.create(
                 name=f"book-{positions}", broker="simulator", mode="simulated"
             )
             sim.post("/sim/price", {"hold": True})
             _hold(sim, positions)
             _one(account, sim, positions, orders)
-            BrokerAccount.objects.filter(pk=account.pk).update(account_number="")
     settings.BROKER_URL = before
     _adapter.cache_clear()
 
