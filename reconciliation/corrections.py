@@ -20,7 +20,7 @@ from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerError
 from ordinis.numbers import plain
-from reconciliation import history, trades
+from reconciliation import history, singly, trades
 from reconciliation.applying import apply, close
 from reconciliation.facts import ZERO
 from reconciliation.history import What
@@ -253,7 +253,7 @@ def _read_again(correction: Correction) -> Figures:
         complete = poll(account, source=OrderHistory.Source.RECONCILE)
         read = figures.ask(account)
         alone = (
-            broker_for(account).position(correction.position.symbol)
+            singly.shares(broker_for(account), correction.position.symbol)
             if correction.position is not None
             else None
         )
@@ -267,9 +267,9 @@ def _read_again(correction: Correction) -> Figures:
             "The broker's orders could not all be read, so nothing was changed. "
             "Try again in a moment."
         )
-    if correction.position is not None:
+    if correction.position is not None and alone is not None:
         listed = read.positions.get(correction.position.symbol)
-        if (listed.qty if listed else ZERO) != (alone.qty if alone else ZERO):
+        if (listed.qty if listed else ZERO) != alone:
             raise NotDecided(
                 "The broker's list of positions and its answer for this one do not agree, so "
                 "nothing was changed. Try again in a moment."

@@ -21,6 +21,7 @@ from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.port import TERMINAL_STATUSES
 from positions.models import Position
+from reconciliation import singly
 from reconciliation.facts import ZERO, Found
 from reconciliation.models import OF_ACCOUNT, OF_POSITIONS, Break, Kind, Suspect
 
@@ -207,8 +208,10 @@ def _confirmed(account: BrokerAccount, steps: list[Step]) -> list[Step]:
         asked += 1
         agrees = True
         if item.kind in OF_POSITIONS:
-            held = broker.position(item.symbol)
-            agrees = agrees_with(item, held.qty if held else ZERO)
+            qty = singly.shares(broker, item.symbol)
+            agrees = qty is None or agrees_with(item, qty)
+            if qty is None:
+                step = replace(step, quiet=False)
         elif item.kind == Kind.ORDER_EXTERNAL:
             order = broker.order(item.broker_order_id)
             agrees = order is not None and order.status not in TERMINAL_STATUSES
@@ -236,8 +239,8 @@ def _healed(account: BrokerAccount, rows: list[Break]) -> list[Break]:
     broker = broker_for(account)
     for row in alone[:_LOOK_UPS]:
         if row.kind == Kind.ORPHAN:
-            held = broker.position(row.symbol)
-            there = held is not None and held.qty != ours.get(row.symbol, ZERO)
+            qty = singly.shares(broker, row.symbol)
+            there = bool(qty) and qty != ours.get(row.symbol, ZERO)
         else:
             order = broker.order(row.broker_order_id)
             there = (

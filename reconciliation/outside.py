@@ -21,6 +21,7 @@ from ordinis.broker.port import ActivityReport
 from positions.models import CashEntry
 from reconciliation.facts import ZERO
 from reconciliation.models import BrokerActivity
+from reconciliation.singly import is_not_offered
 from risk.exchange import exchange_day
 from risk.figures import database_now
 
@@ -59,7 +60,12 @@ def read_activities(account: BrokerAccount, now: datetime) -> bool:
     found: list[BrokerActivity] = []
     day: date = first
     while day <= today:
-        listing = broker_for(account).activities(day)
+        try:
+            listing = broker_for(account).activities(day)
+        except BrokerUnavailable as error:
+            if is_not_offered(error):
+                return False
+            raise
         if not listing.complete:
             raise BrokerUnavailable(
                 f"The broker's activities could not all be read. {listing.reason}"

@@ -27,7 +27,7 @@ from ordinis.numbers import plain
 from positions import broker_view
 from positions.ledger import PRICE_STEP, book, book_cash
 from positions.models import CashEntry, LedgerEntry, Position
-from reconciliation import history
+from reconciliation import history, singly
 from reconciliation.models import OF_POSITIONS, Break, Correction, Kind, Rebuild, Suspect
 from reconciliation.run import Busy, alone
 from risk import figures, trading
@@ -158,8 +158,8 @@ def _doubt(account: BrokerAccount, plan: Plan) -> str:
     # What vanishes first; a book that is altogether another is told by the first few.
     doubted = sorted(plan.changes, key=lambda change: (change.after != 0, change.symbol))
     for change in doubted[:_LOOK_UPS]:
-        held = broker.position(change.symbol)
-        if (held.qty if held else _ZERO) != change.after:
+        qty = singly.shares(broker, change.symbol)
+        if qty is not None and qty != change.after:
             return (
                 f"The broker's list of positions and its answer for {change.symbol} alone do not "
                 "agree. Look at the account in the broker's own app, and try again in a moment."

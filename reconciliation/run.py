@@ -360,8 +360,8 @@ def _left_out(open_questions: frozenset[str]) -> Iterator[dict[str, Any]]:
             "kind": str(Kind.CASH),
             "action": "not_compared",
             "words": (
-                "Shares differ for a reason that is not known: cash is compared again once they "
-                "agree."
+                "Shares differ for a reason that is not known (cash is compared again once they "
+                "agree), or the broker lists no fills."
             ),
         }
 

@@ -36,6 +36,7 @@ from positions import broker_view
 from reconciliation import causes, outside
 from reconciliation.facts import ZERO, Baseline, BrokerOrder, BrokerPosition, Facts
 from reconciliation.models import AccountWatch, BrokerActivity, Snapshot
+from reconciliation.singly import is_not_offered
 from risk.figures import Figures, ask, database_now
 
 # Lists of fills overlap by this much: a fill may be listed a moment after it was made.
@@ -66,6 +67,8 @@ class _Fills:
 
     items: tuple[ActivityReport, ...]
     seconds: float
+    # False: the broker offers no list of fills, and money can't be followed without.
+    known: bool = True
     unrecorded: Sequence[BrokerActivity] = ()
     unbooked: Decimal = ZERO
 
@@ -100,7 +103,7 @@ def take(account: BrokerAccount, *, dry_run: bool = False) -> Taken:
         },
         orders=tuple(_order(report) for report in polled.orders),
         missing=polled.missing,
-        cash=figures.account.cash,
+        cash=figures.account.cash if fills.known else None,
         standing=_standing(figures.account, figures.positions.values(), polled.orders),
         trades=causes.trades(account, unrecorded=fills.unrecorded),
         actions=causes.actions(account, since=figures.asked_at - EXPLAINS),
@@ -125,7 +128,12 @@ def _read_fills(account: BrokerAccount, *, dry_run: bool) -> _Fills:
     watch, _ = AccountWatch.objects.get_or_create(account=account)
     since = max(account.opened_at, (watch.fills_through or account.opened_at) - _OVERLAP)
     began = time.monotonic()
-    listing = broker_for(account).fills_since(since)
+    try:
+        listing = broker_for(account).fills_since(since)
+    except BrokerUnavailable as error:
+        if is_not_offered(error):
+            return _Fills(items=(), seconds=time.monotonic() - began, known=False)
+        raise
     seconds = time.monotonic() - began
     ours, foreign = _told_apart(account, listing.items)
     for order in ours:

@@ -14,12 +14,14 @@ from orders.models import OrderHistory
 from ordinis.accounts.brokers import broker_for
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker.errors import BrokerUnavailable
+from ordinis.broker.port import Broker, PositionReport
 from positions.models import Position
 from reconciliation import breaks
 from reconciliation.compare import compare
 from reconciliation.facts import Book, BookPosition, BrokerPosition, Facts
 from reconciliation.models import Break, Suspect
 from reconciliation.run import alone
+from reconciliation.singly import is_not_offered
 from risk.figures import database_now
 
 # What ended longer ago has been compared by a whole run since.
@@ -99,10 +101,8 @@ def _reconcile(account: BrokerAccount, symbols: list[str]) -> list[str]:
 
 def _ask(account: BrokerAccount, symbols: list[str]) -> Mapping[str, BrokerPosition]:
     broker = broker_for(account)
-    if len(symbols) == 1:
-        report = broker.position(symbols[0])
-        held = [] if report is None else [report]
-    else:  # one request for all: the limit is shared with orders
+    held = _one(broker, symbols[0]) if len(symbols) == 1 else None
+    if held is None:  # one request for all: the limit is shared with orders
         listing = broker.positions()
         if not listing.complete:
             raise BrokerUnavailable(f"The positions could not all be read. {listing.reason}")
@@ -115,3 +115,14 @@ def _ask(account: BrokerAccount, symbols: list[str]) -> Mapping[str, BrokerPosit
         )
         for report in held
     }
+
+
+def _one(broker: Broker, symbol: str) -> list[PositionReport] | None:
+    """None where the broker does not answer for one position alone."""
+    try:
+        report = broker.position(symbol)
+    except BrokerUnavailable as error:
+        if is_not_offered(error):
+            return None
+        raise
+    return [] if report is None else [report]

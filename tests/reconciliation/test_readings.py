@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.db import connection
 from django.db.models import F
 
 from ordinis.accounts.models import BrokerAccount
 from ordinis.broker import alpaca
 from ordinis.broker.errors import BrokerUnavailable
+from ordinis.verify import violations
 from positions.ledger import cash_of
 from positions.models import CashEntry, Position
 from reconciliation import proposals, snapshots
@@ -279,3 +281,34 @@ def test_a_dry_reading_of_a_book_that_was_never_opened_says_what_to_do(
 
     account.refresh_from_db()
     assert account.opened_at is None
+
+
+@pytest.mark.parametrize("path", ["/v2/account/activities.*", "/v2/positions/.*"])
+def test_a_broker_without_such_an_address_is_compared_by_its_lists(
+    sim: SimulatorServer, book: BrokerAccount, approver: User, path: str
+) -> None:
+    sim.post("/sim/faults", {"kind": "html_before", "status": 404, "path": path, "count": None})
+    sim.post("/sim/close", {"symbol": "OKE"})
+
+    row = make_break(book)
+    decide(waiting().pk, "approve", user=approver, comment="sold in the app")
+
+    assert row.kind == "zombie"
+    report = reconcile(book)
+    assert (report.complete, report.differences_count) == (True, 0)
+    assert list(violations()) == []
+
+
+def test_without_an_answer_for_one_position_nothing_is_corrected_by_itself(
+    sim: SimulatorServer, book: BrokerAccount
+) -> None:
+    wide = ("auto_correct_max_value=100000", "auto_correct_max_qty=1000")
+    call_command("limits", "reconcile_mode=automatic", *wide, "--reason", "small desk")
+    path = "/v2/positions/.*"
+    sim.post("/sim/faults", {"kind": "html_before", "status": 404, "path": path, "count": None})
+    sim.post("/sim/close", {"symbol": "OKE"})
+
+    row = make_break(book)
+
+    assert (row.kind, row.quiet, row.status) == ("zombie", False, "correcting")
+    assert Position.objects.get(symbol="OKE").qty == 40
